@@ -1,0 +1,9 @@
+//! The vocabulary of the Kubernetes API, without I/O: what objects, names, selectors, request paths, statuses, patches
+//! and schemas are, and the algebra on them.
+//!
+//! Everything here is a pure function of its arguments and compiles in seconds; the crates above add storage, network
+//! and processes.
+
+pub mod gvk;
+pub mod schema;
+pub mod user;

@@ -1,0 +1,1 @@
+//! HTTP: TLS, filters, verbs, watch streams, negotiation, discovery, health.

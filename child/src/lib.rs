@@ -1,0 +1,1 @@
+//! Reaching a child cluster: connections, credentials, proxying, upgrades.

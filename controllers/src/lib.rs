@@ -1,0 +1,1 @@
+//! Controllers: join, copy, placement, rendering, dispatch, status.

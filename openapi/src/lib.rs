@@ -1,0 +1,1 @@
+//! OpenAPI documents and schemas: parsing, merging, defaulting, pruning, validation.

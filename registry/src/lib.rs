@@ -1,0 +1,1 @@
+//! What each root serves: hub, cluster, view, fleet; the built-in kinds.
