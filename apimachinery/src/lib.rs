@@ -4,6 +4,13 @@
 //! Everything here is a pure function of its arguments and compiles in seconds; the crates above add storage, network
 //! and processes.
 
+pub mod age;
+pub mod discovery;
 pub mod gvk;
+pub mod metadata;
+pub mod names;
+pub mod request;
 pub mod schema;
+pub mod status;
+pub mod table;
 pub mod user;
