@@ -1,1 +1,11 @@
-//! What each root serves: hub, cluster, view, fleet; the built-in kinds.
+//! What each root serves.
+//!
+//! One piece of HTTP code serves every root; a root is a value that answers: which resources do you have, what are
+//! their schemas, who may do what, and what does each verb do. [`root`] holds that contract ([`root::Api`]), and the
+//! exception to it: the cluster root, which passes whole requests on ([`root::Forward`]). [`resource`] is the contract
+//! of one resource below a root: reads give serialized objects ([`resource::Object`]) that the HTTP code concatenates
+//! and never parses; writes take the body as it came, because a view passes it on to a child.
+
+pub mod request;
+pub mod resource;
+pub mod root;
