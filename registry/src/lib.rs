@@ -6,6 +6,7 @@
 //! of one resource below a root: reads give serialized objects ([`resource::Object`]) that the HTTP code concatenates
 //! and never parses; writes take the body as it came, because a view passes it on to a child.
 
+pub mod copies;
 pub mod request;
 pub mod resource;
 pub mod root;
