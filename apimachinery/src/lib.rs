@@ -6,6 +6,7 @@
 
 pub mod age;
 pub mod discovery;
+pub mod discovery_list;
 pub mod gvk;
 pub mod metadata;
 pub mod names;
