@@ -5,6 +5,7 @@
 //! and processes.
 
 pub mod age;
+pub mod apply;
 pub mod discovery;
 pub mod discovery_list;
 pub mod gvk;

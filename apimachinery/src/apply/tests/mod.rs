@@ -1,0 +1,1 @@
+//! Tables of tests, ported from `structured-merge-diff` and `managedfields`.
