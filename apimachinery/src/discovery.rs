@@ -1,9 +1,11 @@
 //! Which resources a root has: the model behind `/api`, `/apis` and aggregated discovery (KEP-3352).
 
+use serde::{Deserialize, Serialize};
+
 use crate::gvk::{GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 
 /// One resource of a group version.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ResourceDescriptor {
     /// Group, version and plural name.
     pub resource: GroupVersionResource,
@@ -24,7 +26,7 @@ pub struct ResourceDescriptor {
 }
 
 /// A subresource, such as `status`, `scale` or `log`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SubresourceDescriptor {
     /// The last part of the path.
     pub name: String,
@@ -61,13 +63,13 @@ impl ResourceDescriptor {
 }
 
 /// All resources of a root, in the order in which clients should prefer groups and versions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Discovery {
     groups: Vec<Group>,
 }
 
 /// A group and its versions, the preferred one first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// The name; empty for core.
     pub name: String,
@@ -76,7 +78,7 @@ pub struct Group {
 }
 
 /// A version of a group and its resources.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// The version, such as `v1`.
     pub version: String,

@@ -5,6 +5,8 @@
 //! reader still has to put in is the revision, whose place the [`envelope`] remembers, so that serving a copy never
 //! parses it.
 
+pub mod catalog;
 pub mod envelope;
 pub mod key;
+pub mod retry;
 pub mod translate;
