@@ -1,1 +1,26 @@
 //! A revisioned key-value store, its embedded backend, the watch cache and the contract suite.
+//!
+//! * [`Store`] is the contract: compare-and-put, reads at a revision, watches from a revision. Its documentation is the
+//!   specification; [`contract`] is the same specification as tests that every backend passes.
+//! * [`Embedded`] keeps everything in one file of one process.
+//! * [`Cache`] holds one prefix of a store in memory, as bytes ready to be served and an index over them, and serves
+//!   lists and watches from there.
+
+mod bounded;
+pub mod cache;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod embedded;
+mod entry;
+mod error;
+mod request;
+mod store;
+mod watch;
+
+//pub use cache::{Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, Indexer, Snapshot, StringMap};
+pub use embedded::{Embedded, OpenError, Options};
+pub use entry::{Entry, Revision};
+pub use error::{Error, Result};
+pub use request::{GetResponse, Operation, Precondition, RangeRequest, RangeResponse};
+pub use store::Store;
+pub use watch::{ProgressRequest, WatchEvent, WatchStream};

@@ -1,0 +1,1 @@
+//! A watch cache over one prefix of a store.
