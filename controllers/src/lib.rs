@@ -1,1 +1,3 @@
-//! Controllers: join, copy, placement, rendering, dispatch, status.
+//! What keeps the hub, the children and the store in step.
+
+pub mod copy;

@@ -7,6 +7,8 @@
 //! and never parses; writes take the body as it came, because a view passes it on to a child.
 
 pub mod copies;
+pub mod directory;
+pub mod mirror;
 pub mod request;
 pub mod resource;
 pub mod root;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::gvk::GroupResource;
@@ -63,6 +63,8 @@ pub(crate) struct ResourceCopy {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) state: watch::Sender<ResourceState>,
+    /// Told after every write, where others have to know.
+    pub(crate) written: Option<Arc<Notify>>,
 }
 
 impl ResourceCopy {
@@ -282,9 +284,13 @@ impl ResourceCopy {
                 Err(error) => return Err(CopyError::Store(error)),
             }
         }
+        if let Some(written) = &self.written {
+            written.notify_one();
+        }
         Ok(())
     }
 }
 
 #[cfg(test)]
+#[path = "resource_tests.rs"]
 mod tests;

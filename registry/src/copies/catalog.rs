@@ -2,23 +2,21 @@
 //! prints them.
 //!
 //! The copy controller writes the catalog into the store, so that views can serve the last known copies of a cluster
-//! that cannot be reached when the hub starts. Readers share an immutable [`CatalogSnapshot`].
+//! that cannot be reached when the hub starts. Readers mirror it.
 //!
 //! Keys: `/umbra/catalog/{cluster}/api` and `/umbra/catalog/{cluster}/columns/{group}/{resource}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::discovery::Discovery;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::table::ColumnDefinition;
-use umbra_storage::{Error, RangeRequest, Revision, Store, WatchEvent};
+use umbra_storage::Revision;
+
+use crate::mirror::MirrorState;
 
 /// Where the catalog is.
 pub const CATALOG: &str = "/umbra/catalog/";
@@ -41,9 +39,9 @@ pub struct CatalogEntry {
     pub columns: BTreeMap<GroupResource, Arc<[ColumnDefinition]>>,
 }
 
-/// What is known of all clusters at one moment.
+/// What is known of all clusters.
 #[derive(Debug, Clone, Default)]
-pub struct CatalogSnapshot {
+pub struct Catalog {
     /// By name of the cluster.
     pub clusters: BTreeMap<String, CatalogEntry>,
 }
@@ -66,117 +64,27 @@ pub fn catalog_prefix(cluster: &str) -> String {
     format!("{CATALOG}{cluster}/")
 }
 
-/// The catalog as this process sees it.
-#[derive(Debug)]
-pub struct Catalog {
-    snapshot: ArcSwap<CatalogSnapshot>,
-    changed: watch::Sender<u64>,
-}
-
-impl Catalog {
-    /// Reads the catalog from `store`. [`Catalog::follow`] keeps it up to date from the revision that comes with it.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn load(store: &dyn Store) -> Result<(Arc<Self>, Revision), Error> {
-        let (snapshot, revision) = read(store).await?;
-        let catalog = Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            changed: watch::Sender::new(0),
-        };
-        Ok((Arc::new(catalog), revision))
-    }
-
-    /// What is known now.
-    #[must_use]
-    pub fn snapshot(&self) -> Arc<CatalogSnapshot> {
-        self.snapshot.load_full()
-    }
-
-    /// Changes whenever the snapshot does.
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    /// Follows the store until `cancel`. After an error of the watch the whole catalog is read again.
-    pub async fn follow(&self, store: Arc<dyn Store>, after: Revision, cancel: CancellationToken) {
-        let mut after = Some(after);
-        while !cancel.is_cancelled() {
-            let follow = self.follow_once(&store, after.take());
-            let result = tokio::select! {
-                () = cancel.cancelled() => return,
-                result = follow => result,
-            };
-            if let Err(error) = result {
-                tracing::warn!(%error, "the catalog of clusters is read again");
-                let pause = crate::copies::retry::pause(1);
-                tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(pause) => {} }
-            }
-        }
-    }
-
-    async fn follow_once(&self, store: &Arc<dyn Store>, after: Option<Revision>) -> Result<(), Error> {
-        let after = match after {
-            Some(after) => after,
-            None => {
-                let (snapshot, revision) = read(&**store).await?;
-                self.publish(snapshot);
-                revision
-            }
-        };
-        let mut events = store.watch(CATALOG, after).await?;
-        while let Some(event) = events.next().await {
-            let mut snapshot = CatalogSnapshot::clone(&self.snapshot.load());
-            match event? {
-                WatchEvent::Put { entry, .. } => snapshot.put(&entry.key, &entry.value),
-                WatchEvent::Delete { key, .. } => snapshot.remove(&key),
-                WatchEvent::Progress { .. } => continue,
-            }
-            self.publish(snapshot);
-        }
-        Ok(())
-    }
-
-    fn publish(&self, snapshot: CatalogSnapshot) {
-        self.snapshot.store(Arc::new(snapshot));
-        self.changed.send_modify(|count| *count += 1);
-    }
-}
-
-async fn read(store: &dyn Store) -> Result<(CatalogSnapshot, Revision), Error> {
-    let response = store.range(RangeRequest::prefix(CATALOG)).await?;
-    let mut snapshot = CatalogSnapshot::default();
-    for entry in &response.entries {
-        snapshot.put(&entry.key, &entry.value);
-    }
-    Ok((snapshot, response.revision))
-}
-
-impl CatalogSnapshot {
+impl MirrorState for Catalog {
     /// A value that cannot be read is as good as none: the copy controller writes it anew at its next discovery.
-    fn put(&mut self, key: &str, value: &Bytes) {
+    fn put(&mut self, key: &str, value: &Bytes, _revision: Revision) {
         let Some((cluster, place)) = split(key) else { return };
-        match place {
-            Place::Api => match serde_json::from_slice(value) {
-                Ok(api) => self.clusters.entry(cluster.to_owned()).or_default().api = Arc::new(api),
-                Err(error) => tracing::warn!(%error, key, "the catalog has a value that cannot be read"),
-            },
-            Place::Columns(resource) => match serde_json::from_slice::<Vec<ColumnDefinition>>(value) {
-                Ok(columns) => {
-                    let entry = self.clusters.entry(cluster.to_owned()).or_default();
-                    entry.columns.insert(resource, columns.into());
-                }
-                Err(error) => tracing::warn!(%error, key, "the catalog has a value that cannot be read"),
-            },
+        let read = match place {
+            Place::Api => serde_json::from_slice(value).map(|api| {
+                self.clusters.entry(cluster.to_owned()).or_default().api = Arc::new(api);
+            }),
+            Place::Columns(resource) => serde_json::from_slice::<Vec<ColumnDefinition>>(value).map(|columns| {
+                let entry = self.clusters.entry(cluster.to_owned()).or_default();
+                entry.columns.insert(resource, columns.into());
+            }),
+        };
+        if let Err(error) = read {
+            tracing::warn!(%error, key, "the catalog has a value that cannot be read");
         }
     }
 
     fn remove(&mut self, key: &str) {
         let Some((cluster, place)) = split(key) else { return };
-        let Some(entry) = self.clusters.get_mut(cluster) else {
-            return;
-        };
+        let Some(entry) = self.clusters.get_mut(cluster) else { return };
         match place {
             Place::Api => entry.api = Arc::default(),
             Place::Columns(resource) => {
@@ -195,7 +103,7 @@ enum Place {
 }
 
 fn split(key: &str) -> Option<(&str, Place)> {
-    let (cluster, rest) = key.strip_prefix(CATALOG)?.split_once('/')?;
+    let (cluster, rest) = key.split_once('/')?;
     let place = match rest {
         "api" => Place::Api,
         _ => {
@@ -210,27 +118,26 @@ fn split(key: &str) -> Option<(&str, Place)> {
 mod tests {
     use super::*;
 
+    fn put(catalog: &mut Catalog, key: &str, value: &impl Serialize) {
+        let below = key.strip_prefix(CATALOG).unwrap();
+        catalog.put(below, &serde_json::to_vec(value).unwrap().into(), Revision(1));
+    }
+
     #[test]
-    fn a_snapshot_follows_puts_and_deletes() {
+    fn the_catalog_follows_puts_and_deletes() {
         let pods = GroupResource::new("", "pods");
-        let mut snapshot = CatalogSnapshot::default();
-        let api = ClusterApi {
-            copied: [pods.clone()].into(),
-            ..ClusterApi::default()
-        };
-        snapshot.put(&api_key("east"), &serde_json::to_vec(&api).unwrap().into());
+        let mut catalog = Catalog::default();
+        let api = ClusterApi { copied: [pods.clone()].into(), ..ClusterApi::default() };
+        put(&mut catalog, &api_key("east"), &api);
         let columns = vec![ColumnDefinition::name()];
-        snapshot.put(
-            &columns_key("east", &pods),
-            &serde_json::to_vec(&columns).unwrap().into(),
-        );
-        snapshot.put(&columns_key("west", &pods), &Bytes::from_static(b"nonsense"));
-        assert_eq!(snapshot.clusters.keys().collect::<Vec<_>>(), ["east"]);
-        assert_eq!(*snapshot.clusters["east"].api, api);
-        assert_eq!(snapshot.clusters["east"].columns[&pods][..], columns);
-        snapshot.remove(&api_key("east"));
-        assert_eq!(snapshot.clusters.len(), 1);
-        snapshot.remove(&columns_key("east", &pods));
-        assert!(snapshot.clusters.is_empty());
+        put(&mut catalog, &columns_key("east", &pods), &columns);
+        put(&mut catalog, &columns_key("west", &pods), &"nonsense");
+        assert_eq!(catalog.clusters.keys().collect::<Vec<_>>(), ["east"]);
+        assert_eq!(*catalog.clusters["east"].api, api);
+        assert_eq!(catalog.clusters["east"].columns[&pods][..], columns);
+        catalog.remove("east/api");
+        assert_eq!(catalog.clusters.len(), 1);
+        catalog.remove("east/columns//pods");
+        assert!(catalog.clusters.is_empty());
     }
 }

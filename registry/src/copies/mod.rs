@@ -8,5 +8,6 @@
 pub mod catalog;
 pub mod envelope;
 pub mod key;
+pub mod policy;
 pub mod retry;
 pub mod translate;
