@@ -1,0 +1,32 @@
+#!/bin/sh
+# Builds the programs of the end-to-end tests into a folder: cluster, and an unmodified kubectl.
+#
+#   tests/kube/build.sh OUTDIR
+#
+# Needs Go alone. The first build compiles all of Kubernetes (minutes); later ones only link what changed. Neither C nor
+# -trimpath: with them `go test` and `go vet` would compile everything once more. GO_BUILD_PARALLEL (default 2) is `-p`.
+set -eu
+if [ $# -ne 1 ]; then
+	echo "usage: $0 OUTDIR" >&2
+	exit 2
+fi
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+cd "$(dirname "$0")"
+export CGO_ENABLED=0
+export GOFLAGS=-buildvcs=false
+
+version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
+minor=${version#v*.}
+minor=${minor%%.*}
+major=${version#v}
+major=${major%%.*}
+# What hack/lib/version.sh sets, twice because kubectl and the servers read different packages. There is no commit in the
+# module, and the date of the build would make every build another program.
+flags="-s -w"
+for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+	flags="$flags -X $package.gitVersion=$version -X $package.gitMajor=$major -X $package.gitMinor=$minor"
+	flags="$flags -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
+done
+
+go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/" ./cmd/cluster k8s.io/kubernetes/cmd/kubectl

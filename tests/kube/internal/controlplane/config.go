@@ -1,0 +1,58 @@
+// Package controlplane runs etcd, kube-apiserver, kube-controller-manager and kube-scheduler: the real ones, as libraries
+// in this process, or the binaries that KUBEBUILDER_ASSETS names for the first two.
+//
+// One process holds one cluster, because the feature gates and the metrics registries of Kubernetes are process-global.
+package controlplane
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/umbra-dev/umbra/tests/kube/internal/pki"
+)
+
+// Config says where and how one control plane runs.
+type Config struct {
+	// Dir holds everything that the cluster writes.
+	Dir string
+	// Address is what every server listens on.
+	Address string
+	// Port is that of the API server.
+	Port int
+	// EtcdURL is where clients reach etcd.
+	EtcdURL string
+	PKI     *pki.Cluster
+	// Kubeconfig is the administrator's: what the controllers and the scheduler use.
+	Kubeconfig string
+	// APIServerFlags are added to kube-apiserver's command line, FeatureGates to all components' one set.
+	APIServerFlags []string
+	FeatureGates   string
+	// Assets is a folder with the binaries etcd and kube-apiserver, or empty for those in this process.
+	Assets string
+}
+
+// FreePort returns a port that nothing listened on a moment ago.
+func FreePort(address string) (int, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// AssetsFromEnvironment returns the folder that KUBEBUILDER_ASSETS names, if it holds etcd and kube-apiserver.
+func AssetsFromEnvironment() (string, error) {
+	folder := os.Getenv("KUBEBUILDER_ASSETS")
+	if folder == "" {
+		return "", nil
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
+			return "", fmt.Errorf("KUBEBUILDER_ASSETS: %w", err)
+		}
+	}
+	return folder, nil
+}
