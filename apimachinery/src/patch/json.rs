@@ -158,6 +158,23 @@ impl JsonPatch {
         self.operations.is_empty()
     }
 
+    /// The same patch with other values in `add`, `replace` and `test`.
+    ///
+    /// # Errors
+    /// The first of `map`.
+    pub fn try_map_values<E>(&self, mut map: impl FnMut(&Value) -> Result<Value, E>) -> Result<Self, E> {
+        let mut operations = self.operations.clone();
+        for operation in &mut operations {
+            match operation {
+                PatchOperation::Add(AddOperation { value, .. })
+                | PatchOperation::Replace(ReplaceOperation { value, .. })
+                | PatchOperation::Test(TestOperation { value, .. }) => *value = map(value)?,
+                PatchOperation::Remove(_) | PatchOperation::Move(_) | PatchOperation::Copy(_) => {}
+            }
+        }
+        Ok(Self { operations })
+    }
+
     /// Applies all operations in order, or none. Returns the indices of the operations that were left out, which only
     /// [`MissingPath::Skips`] allows.
     ///
