@@ -50,7 +50,7 @@ pub enum ApplyError {
     #[error("{0}")]
     Conflict(Conflicts),
     /// The configuration is not of the kind and version that it is applied to.
-    #[error("invalid object type: {found}")]
+    #[error("invalid object type: {}", kind_text(found))]
     WrongType {
         /// What it is.
         found: GroupVersionKind,
@@ -197,7 +197,7 @@ impl FieldManager {
         if managed.entries.is_empty() {
             self.record_update(&empty, live, &mut managed, BEFORE_FIRST_APPLY, now);
         }
-        let (applied, mut managed) = self.apply_or_migrate(live, config, managed, manager, force)?;
+        let (applied, mut managed) = self.apply_or_migrate(live, config, &managed, manager, force)?;
         let identifier = self.identifier(manager, Operation::Apply);
         if let Some(entry) = managed.entries.get_mut(&identifier) {
             entry.set = entry.set.difference(&NEVER_OWNED);
@@ -224,7 +224,7 @@ impl FieldManager {
         &self,
         live: &Value,
         config: &Value,
-        managed: ManagedFields,
+        managed: &ManagedFields,
         manager: &str,
         force: bool,
     ) -> Result<(Option<Value>, ManagedFields), ApplyError> {
@@ -372,5 +372,11 @@ fn is_reset(managed: &Value) -> bool {
 fn describe(object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let kind = GroupVersionKind::parse(text("/apiVersion"), text("/kind"));
-    format!("{}/{}; {kind}", text("/metadata/namespace"), text("/metadata/name"))
+    let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+    format!("{namespace}/{name}; {}", kind_text(&kind))
+}
+
+/// A kind as Go prints it, with the slash even where there is no group: `/v1, Kind=Pod`.
+fn kind_text(kind: &GroupVersionKind) -> String {
+    format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind)
 }

@@ -15,8 +15,8 @@
 //! Deviations, all deliberate:
 //! - An object has one version. Fields of managers that wrote in another one are taken as fields of this one, where the
 //!   API server converts the object; managers of versions that no longer exist are kept, where it drops them.
-//! - What has nothing left in it after pruning is left out instead of being null. Go has null until its structs
-//!   drop it.
+//! - What has nothing left in it after pruning is left out, or empty where somebody owns it as such, instead of null. Go
+//!   has null until its structs drop it.
 //! - Quotes in conflict messages are escaped as Rust does, which differs for unprintable characters only.
 //! - A configuration that does not fit the schema is answered with 400 instead of 500.
 

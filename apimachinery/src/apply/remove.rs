@@ -1,7 +1,7 @@
 //! Taking fields out of a value, or everything but them.
 //!
-//! Deviation: what has nothing left in it is left out, where Go leaves `null` behind and relies on the conversion to
-//! Go structs to drop it.
+//! Deviation: what has nothing left in it is left out, or left empty where somebody owns it as such. Go leaves `null`
+//! behind in both cases and relies on the conversion to Go structs to make something of it.
 //!
 //! Source: `structured-merge-diff/v6/typed/remove.go`.
 
@@ -14,35 +14,54 @@ use super::set::Set;
 /// `value` without the fields and items of `items`; `None` where nothing is left.
 #[must_use]
 pub fn remove_items(value: &Value, node: Node<'_>, items: &Set) -> Option<Value> {
+    remove(value, node, items, None)
+}
+
+/// As [`remove_items`], but maps and lists that are in `kept` themselves stay when nothing is left in them.
+pub(super) fn remove_items_but_keep(value: &Value, node: Node<'_>, items: &Set, kept: &Set) -> Option<Value> {
+    remove(value, node, items, Some(kept))
+}
+
+fn remove(value: &Value, node: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
     match (node.shape_for(value), value) {
         (Some(Shape::Scalar) | None, value) => Some(value.clone()),
         (Some(Shape::Map), Value::Object(map)) if !node.map_is_atomic() => {
-            let kept: Map<String, Value> = map
+            let left: Map<String, Value> = map
                 .iter()
                 .filter(|(name, _)| !items.has_field(name))
-                .filter_map(|(name, value)| {
-                    let value = match items.below_field(name) {
-                        Some(below) => remove_items(value, node.field(name), below)?,
-                        None => value.clone(),
-                    };
-                    Some((name.clone(), value))
-                })
+                .filter_map(|(name, value)| Some((name.clone(), remove_from_field(name, value, node, items, kept)?)))
                 .collect();
-            (!kept.is_empty()).then_some(Value::Object(kept))
+            (!left.is_empty()).then_some(Value::Object(left))
         }
         (Some(Shape::List), Value::Array(list)) if node.list_rule() != ListRule::Atomic => {
-            let kept: Vec<Value> = list
+            let left: Vec<Value> = list
                 .iter()
-                .filter_map(|item| remove_from_item(item, node, items))
+                .filter_map(|item| remove_from_item(item, node, items, kept))
                 .collect();
-            (!kept.is_empty()).then_some(Value::Array(kept))
+            (!left.is_empty()).then_some(Value::Array(left))
         }
         // Something inside of what is one value: it goes as a whole.
         (Some(Shape::Map | Shape::List), _) => None,
     }
 }
 
-fn remove_from_item(item: &Value, list: Node<'_>, items: &Set) -> Option<Value> {
+fn remove_from_field(name: &str, value: &Value, map: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
+    let Some(below) = items.below_field(name) else {
+        return Some(value.clone());
+    };
+    let left = remove(
+        value,
+        map.field(name),
+        below,
+        kept.and_then(|kept| kept.below_field(name)),
+    );
+    left.or_else(|| {
+        let stays = kept.is_some_and(|kept| kept.has_field(name));
+        stays.then(|| emptied(value))
+    })
+}
+
+fn remove_from_item(item: &Value, list: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
     let Ok(element) = list.item_element(item) else {
         return Some(item.clone());
     };
@@ -50,8 +69,17 @@ fn remove_from_item(item: &Value, list: Node<'_>, items: &Set) -> Option<Value> 
         return None;
     }
     match items.below(&element) {
-        Some(below) => remove_items(item, list.items(), below),
+        Some(below) => remove(item, list.items(), below, kept.and_then(|kept| kept.below(&element))),
         None => Some(item.clone()),
+    }
+}
+
+/// What is left of `value` when nothing is left in it.
+fn emptied(value: &Value) -> Value {
+    match value {
+        Value::Object(_) => Value::Object(Map::new()),
+        Value::Array(_) => Value::Array(Vec::new()),
+        _ => Value::Null,
     }
 }
 

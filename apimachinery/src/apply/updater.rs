@@ -15,7 +15,7 @@ use super::merge::merge;
 use super::node::Node;
 use super::path::Path;
 use super::reconcile::reconcile;
-use super::remove::remove_items;
+use super::remove::{remove_items, remove_items_but_keep};
 use super::set::Set;
 use super::value::equal;
 
@@ -67,7 +67,7 @@ impl Updater<'_> {
         managers.entries.insert(manager.clone(), entry);
         let new = match last {
             // Where everything is applied again, nothing can go.
-            Some(last) if no_longer_applied => self.prune(merged, managers, &last.set),
+            Some(last) if no_longer_applied => self.prune(merged, config, managers, &last.set),
             _ => merged,
         };
         let changed = !same_object(live, &new);
@@ -96,7 +96,7 @@ impl Updater<'_> {
     }
 
     /// Takes out of `merged` what the manager applied the last time (`last`), does not apply now, and nobody else owns.
-    fn prune(&self, merged: Value, managers: &ManagedFields, last: &Set) -> Value {
+    fn prune(&self, merged: Value, config: &Value, managers: &ManagedFields, last: &Set) -> Value {
         let node = self.node;
         let fields = |value: &Value| to_field_set(value, node).with_declared_parents(node);
         let merged_set = fields(&merged);
@@ -104,16 +104,19 @@ impl Updater<'_> {
         let pruned_set = remove_items(&merged, node, &last).map_or_else(Set::new, |pruned| fields(&pruned));
 
         // Back come the fields that somebody owns.
-        let managed = managers.all_fields().with_declared_parents(node);
-        let gone = merged_set.difference(&pruned_set.union(&managed));
-        let pruned_set = remove_items(&merged, node, &gone).map_or_else(Set::new, |pruned| fields(&pruned));
+        let managed = managers.all_fields();
+        let gone = merged_set.difference(&pruned_set.union(&managed.with_declared_parents(node)));
+        let pruned_set =
+            remove_items_but_keep(&merged, node, &gone, &managed).map_or_else(Set::new, |pruned| fields(&pruned));
 
         // And the fields that nobody owns but that went together with what they were in.
         let gone = merged_set.difference(&pruned_set).intersection(&last);
         if gone.is_empty() {
             return merged;
         }
-        remove_items(&merged, node, &gone).unwrap_or_else(|| Value::Object(Map::new()))
+        let pruned = remove_items_but_keep(&merged, node, &gone, &managed);
+        // What is empty in the configuration was not empty in `merged` and may be gone now.
+        merge(pruned.unwrap_or_else(|| Value::Object(Map::new())), config, node)
     }
 }
 
