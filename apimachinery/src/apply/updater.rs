@@ -105,12 +105,17 @@ impl Updater<'_> {
 
         // Back come the fields that somebody owns.
         let managed = managers.all_fields();
-        let gone = merged_set.difference(&pruned_set.union(&managed.with_declared_parents(node)));
+        let managed_parents = managed.with_declared_parents(node);
+        let gone = merged_set.difference(&pruned_set.union(&managed_parents));
         let pruned_set =
             remove_items_but_keep(&merged, node, &gone, &managed).map_or_else(Set::new, |pruned| fields(&pruned));
 
         // And the fields that nobody owns but that went together with what they were in.
-        let gone = merged_set.difference(&pruned_set).intersection(&last);
+        // What is owned is held to be there even where a set does not show it: with but an empty list in it.
+        let gone = merged_set
+            .difference(&pruned_set)
+            .intersection(&last)
+            .difference(&managed_parents);
         if gone.is_empty() {
             return merged;
         }
