@@ -4,7 +4,7 @@ use thiserror::Error;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::status::{Cause, Status};
 
-use crate::overrides::{OverrideError, OverrideIdentity};
+use crate::overrides::{Culprit, OverrideError, OverrideIdentity};
 use crate::request::Target;
 use crate::validation::FieldError;
 
@@ -43,7 +43,7 @@ pub enum AdmissionError {
     /// A patch made another object of it.
     #[error(
         "{target} for cluster {cluster}: {field} changed from {before:?} to {after:?}{}; take that out of the patch: \
-         patches may not change what an object is", culprit_text(culprit.as_ref())
+         patches may not change what an object is", culprit_text(culprit.as_deref())
     )]
     IdentityChanged {
         /// The object.
@@ -56,8 +56,8 @@ pub enum AdmissionError {
         before: String,
         /// What it became.
         after: String,
-        /// The override and the index of the patch that did it.
-        culprit: Option<(OverrideIdentity, usize)>,
+        /// The patch that did it.
+        culprit: Option<Box<Culprit>>,
     },
     /// The object is not valid in the cluster.
     #[error("{target} is not valid in cluster {cluster}: {}", field_errors(errors))]
@@ -92,8 +92,8 @@ pub enum AdmissionError {
     },
 }
 
-fn culprit_text(culprit: Option<&(OverrideIdentity, usize)>) -> String {
-    culprit.map_or_else(String::new, |(by, patch)| format!(" by patch {patch} of {by}"))
+fn culprit_text(culprit: Option<&Culprit>) -> String {
+    culprit.map_or_else(String::new, |culprit| format!(" by {culprit}"))
 }
 
 fn field_errors(errors: &[FieldError]) -> String {
@@ -107,8 +107,11 @@ impl AdmissionError {
     pub fn culprit(&self) -> Option<&OverrideIdentity> {
         match self {
             Self::Override(error) => Some(&error.by),
-            Self::IdentityChanged { culprit, .. } => culprit.as_ref().map(|(by, _)| by),
-            Self::Invalid { errors, .. } => errors.iter().find_map(|error| error.culprit.as_ref().map(|(by, _)| by)),
+            Self::IdentityChanged { culprit, .. } => culprit.as_ref().map(|culprit| &culprit.by),
+            Self::Invalid { errors, .. } => errors
+                .iter()
+                .find_map(|error| error.culprit.as_ref())
+                .map(|culprit| &culprit.by),
             _ => None,
         }
     }

@@ -33,7 +33,7 @@ impl Plugin for IdentityCheck {
                 field,
                 before: was,
                 after: became,
-                culprit: culprit(&request.applied, field).map(|(by, patch)| (by.clone(), patch)),
+                culprit: culprit(&request.applied, field).map(Box::new),
             }),
         }
     }

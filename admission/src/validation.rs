@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::chain::Plugin;
 use crate::error::AdmissionError;
-use crate::overrides::{OverrideIdentity, culprit};
+use crate::overrides::{Culprit, culprit};
 use crate::request::{AdmissionRequest, Cluster};
 
 /// Something wrong with a field.
@@ -22,8 +22,8 @@ pub struct FieldError {
     pub reason: String,
     /// What is wrong.
     pub message: String,
-    /// The override and the index of the patch that wrote the field. Validators leave it `None`.
-    pub culprit: Option<(OverrideIdentity, usize)>,
+    /// The patch that wrote the field. Validators leave it `None`.
+    pub culprit: Option<Culprit>,
 }
 
 impl FieldError {
@@ -43,7 +43,7 @@ impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message)?;
         match &self.culprit {
-            Some((by, patch)) => write!(f, " (written by patch {patch} of {by})"),
+            Some(culprit) => write!(f, " (written by {culprit})"),
             None => Ok(()),
         }
     }
@@ -122,8 +122,7 @@ impl Plugin for SchemaValidation {
             }),
             Verdict::Invalid(mut errors) => {
                 for error in &mut errors {
-                    let to_blame = culprit(&request.applied, &error.field);
-                    error.culprit = to_blame.map(|(by, patch)| (by.clone(), patch));
+                    error.culprit = culprit(&request.applied, &error.field);
                 }
                 Err(AdmissionError::Invalid {
                     target: target(),

@@ -177,7 +177,7 @@ fn change_field(
     let mut after = before.clone();
     let skipped = change_value(change, optional, &mut after, budget).map_err(|error| PatchFailure::InField {
         pointer: pointer(),
-        error,
+        error: Box::new(error),
     })?;
     if after != before {
         *text = document::write(&after, field.format, text).map_err(unreadable)?;

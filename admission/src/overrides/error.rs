@@ -45,11 +45,8 @@ impl OverrideError {
     /// Index, name and path of the operation that failed, where the patch is a JSON patch and one did.
     #[must_use]
     pub fn operation(&self) -> Option<(usize, &str, &str)> {
-        match &self.failure {
-            PatchFailure::Patch(error) | PatchFailure::InField { error, .. } => match error {
-                PatchError::Operation { index, op, path, .. } => Some((*index, *op, path)),
-                _ => None,
-            },
+        match self.failure.patch_error() {
+            Some(PatchError::Operation { index, op, path, .. }) => Some((*index, *op, path)),
             _ => None,
         }
     }
@@ -68,7 +65,7 @@ pub enum PatchFailure {
         pointer: String,
         /// Why it does not fit.
         #[source]
-        error: PatchError,
+        error: Box<PatchError>,
     },
     /// There is no such string.
     #[error("field.path {pointer:?} does not exist")]
@@ -106,19 +103,16 @@ impl PatchFailure {
     }
 
     fn operation_failure(&self) -> Option<&OperationFailure> {
-        match self {
-            Self::Patch(PatchError::Operation { failure, .. })
-            | Self::InField {
-                error: PatchError::Operation { failure, .. },
-                ..
-            } => Some(failure),
+        match self.patch_error() {
+            Some(PatchError::Operation { failure, .. }) => Some(failure),
             _ => None,
         }
     }
 
     fn patch_error(&self) -> Option<&PatchError> {
         match self {
-            Self::Patch(error) | Self::InField { error, .. } => Some(error),
+            Self::Patch(error) => Some(error),
+            Self::InField { error, .. } => Some(error),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod model;
 mod pinning;
+mod reading;
 mod record;
 mod variables;
 
@@ -20,7 +21,7 @@ pub use engine::OverridePlugin;
 pub use error::{InvalidOverride, OverrideError, PatchFailure, VariableError};
 pub use model::{Override, OverrideIdentity, OverrideKind, Stage};
 pub use pinning::{RevisionGone, revisions_in_force};
-pub use record::{AppliedOverride, Change, ChangeKind, culprit};
+pub use record::{AppliedOverride, Change, ChangeKind, Culprit, culprit};
 
 #[cfg(test)]
-mod engine_tests;
+mod tests;

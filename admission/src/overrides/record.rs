@@ -1,6 +1,7 @@
 //! What each override did: the fields that it set and removed, found by comparing the object before and after.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde_json::Value;
 use umbra_api::rendering;
@@ -57,10 +58,24 @@ impl From<&AppliedOverride> for rendering::AppliedOverride {
     }
 }
 
-/// The override and the index of the patch that last wrote `field` (`spec.containers[0].image`), something in it or
-/// something around it.
+/// The patch that a wrong field is blamed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    /// Which override.
+    pub by: OverrideIdentity,
+    /// Which of its patches, from 0.
+    pub patch: usize,
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "patch {} of {}", self.patch, self.by)
+    }
+}
+
+/// The patch that last wrote `field` (`spec.containers[0].image`), something in it or something around it.
 #[must_use]
-pub fn culprit<'a>(applied: &'a [AppliedOverride], field: &str) -> Option<(&'a OverrideIdentity, usize)> {
+pub fn culprit(applied: &[AppliedOverride], field: &str) -> Option<Culprit> {
     let field = field.replace(['[', ']'], ".");
     let wanted: Vec<&str> = field.split('.').filter(|part| !part.is_empty()).collect();
     let concerns = |change: &&Change| {
@@ -71,7 +86,10 @@ pub fn culprit<'a>(applied: &'a [AppliedOverride], field: &str) -> Option<(&'a O
     };
     applied.iter().rev().find_map(|applied| {
         let change = applied.changes.iter().rev().find(concerns)?;
-        Some((&applied.by, change.patch))
+        Some(Culprit {
+            by: applied.by.clone(),
+            patch: change.patch,
+        })
     })
 }
 
@@ -201,7 +219,7 @@ mod tests {
             applied("second", 1, "/spec/containers/0"),
             applied("third", 2, "/metadata/labels/app.kubernetes.io~1name"),
         ];
-        let blamed = |field: &str| culprit(&all, field).map(|(by, patch)| (by.name.clone(), patch));
+        let blamed = |field: &str| culprit(&all, field).map(|culprit| (culprit.by.name, culprit.patch));
         assert_eq!(blamed("spec.containers[0].image"), Some(("second".to_owned(), 1)));
         assert_eq!(blamed("spec.containers"), Some(("second".to_owned(), 1)));
         assert_eq!(blamed("spec.containers[1].image"), None);

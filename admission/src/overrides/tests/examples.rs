@@ -1,100 +1,13 @@
-//! Examples of every rule, and the algebra of overrides.
+//! Examples of every rule.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use umbra_apimachinery::patch::PatchBudget;
 
 use super::*;
-use crate::AdmissionError;
-use crate::chain::Plugin;
-use crate::request::{AdmissionRequest, Cluster, Origin};
-
-fn cluster() -> Arc<Cluster> {
-    Arc::new(Cluster {
-        name: "east".to_owned(),
-        labels: [("region".to_owned(), "eu".to_owned())].into(),
-        annotations: BTreeMap::new(),
-        properties: [("registry".to_owned(), "eu.example.com".to_owned())].into(),
-    })
-}
-
-fn template() -> Value {
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}},
-        "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "web", "image": "web:1"}]}}},
-    })
-}
-
-/// An override of templates as above; `spec` adds to and replaces what is here.
-fn made(kind: OverrideKind, name: &str, spec: Value) -> Override {
-    try_made(kind, name, spec).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn try_made(kind: OverrideKind, name: &str, spec: Value) -> Result<Override, InvalidOverride> {
-    let mut stored = json!({
-        "apiVersion": "umbra.dev/v1alpha1",
-        "kind": kind.as_str(),
-        "metadata": {"name": name, "namespace": "shop", "generation": 3, "creationTimestamp": "2026-01-01T00:00:00Z"},
-        "spec": {"resources": [{"apiVersion": "apps/v1", "kind": "Deployment"}], "patches": []},
-    });
-    for (field, value) in spec.as_object().unwrap() {
-        let place = if field == "metadata" {
-            &mut stored["metadata"]
-        } else {
-            &mut stored["spec"][field]
-        };
-        umbra_apimachinery::patch::merge::apply(place, value);
-    }
-    match kind {
-        OverrideKind::ClusterOverride => Override::from_cluster_override(&serde_json::from_value(stored).unwrap()),
-        OverrideKind::Override => Override::from_override(&serde_json::from_value(stored).unwrap()),
-    }
-}
-
-fn merge(value: Value) -> Value {
-    json!([{"type": "MergePatch", "value": value}])
-}
-
-fn operations(value: Value) -> Value {
-    json!([{"type": "JSONPatch", "value": value}])
-}
-
-fn replicas(count: i64) -> Value {
-    merge(json!({"spec": {"replicas": count}}))
-}
-
-/// All three passes.
-fn admit(object: Value, overrides: &[Override]) -> Result<AdmissionRequest, AdmissionError> {
-    let mut request = AdmissionRequest::new(object, cluster());
-    admit_request(&mut request, overrides)?;
-    Ok(request)
-}
-
-fn admit_request(request: &mut AdmissionRequest, overrides: &[Override]) -> Result<(), AdmissionError> {
-    let overrides: Vec<Arc<Override>> = overrides.iter().cloned().map(Arc::new).collect();
-    for stage in [Stage::Cluster, Stage::Namespace, Stage::Final] {
-        let before = request.object.clone();
-        if let Err(error) = OverridePlugin::new(stage, &overrides).admit(request) {
-            assert_eq!(request.object, before, "a failing pass changed the object");
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-fn rendered(overrides: &[Override]) -> Value {
-    admit(template(), overrides).unwrap().object
-}
-
-fn failure(overrides: &[Override]) -> String {
-    admit(template(), overrides).unwrap_err().to_string()
-}
-
+use crate::request::Origin;
 use OverrideKind::{ClusterOverride, Override as Tenant};
 
 #[test]
@@ -305,6 +218,7 @@ fn config_map(text: &str) -> Value {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the values are literals")]
 fn in_field(path: &str, format: &str, value: Value) -> Override {
     let resources = json!([{"apiVersion": "v1", "kind": "ConfigMap"}]);
     let patches = json!([{"type": "MergePatch", "value": value, "field": {"path": path, "format": format}}]);
@@ -336,7 +250,7 @@ fn fields_hold_documents() {
     for (object, one, expected) in [
         (
             config_map("a: ["),
-            change.clone(),
+            change,
             "the string at \"/data/app.yaml\" is not YAML: ",
         ),
         (
@@ -451,133 +365,4 @@ fn pinned_renderings_keep_their_revisions() {
     pinned.insert(identity(1), 1);
     let gone = revisions_in_force(&current, Some(&pinned), stored).unwrap_err();
     assert_eq!((gone.by, gone.revision), (identity(1), 1));
-}
-
-/// An override that sets and removes fields, or fails, in all combinations of what decides the order.
-fn any_override() -> impl Strategy<Value = Override> {
-    any_override_of(&[ClusterOverride, Tenant], &["shop", "shop", "shop", "bank"])
-}
-
-fn any_override_of(
-    kinds: &'static [OverrideKind],
-    namespaces: &'static [&'static str],
-) -> impl Strategy<Value = Override> {
-    let change = prop_oneof![
-        4 => proptest::collection::btree_map("[a-d]", proptest::option::of(0..4), 1..4)
-            .prop_map(|fields| merge(json!({"spec": {"x": fields}}))),
-        2 => ("[a-d]", 0..4).prop_map(|(field, value)| {
-            let path = format!("/spec/x/{field}");
-            json!([{"type": "JSONPatch", "optional": true, "value": [{"op": "replace", "path": path, "value": value}]}])
-        }),
-        1 => "[a-d]".prop_map(|field| operations(json!([{"op": "remove", "path": format!("/spec/x/{field}")}]))),
-        1 => Just(merge(json!({"spec": {"x": {"n": "${cluster.name}"}}}))),
-    ];
-    let kind = proptest::sample::select(kinds);
-    let namespace = proptest::sample::select(namespaces);
-    (kind, any::<bool>(), 0i64..4, 0..2, namespace, change).prop_map(
-        |(kind, is_final, priority, second, namespace, patches)| {
-            let created = format!("2026-01-01T00:00:0{second}Z");
-            let metadata = json!({"creationTimestamp": created, "namespace": namespace});
-            made(
-                kind,
-                "x",
-                json!({"metadata": metadata, "final": is_final, "priority": priority, "patches": patches}),
-            )
-        },
-    )
-}
-
-/// Overrides with names of their own, so that their order is total.
-fn any_overrides() -> impl Strategy<Value = Vec<Override>> {
-    proptest::collection::vec(any_override(), 0..8).prop_map(|all| {
-        let rename = |(index, one): (usize, Override)| one.named(format!("o{index}"));
-        all.into_iter().enumerate().map(rename).collect()
-    })
-}
-
-fn start() -> Value {
-    let mut object = template();
-    object["spec"]["x"] = json!({"a": 0, "b": 0, "c": 0});
-    object
-}
-
-/// The result or the message, and the records.
-fn outcome(overrides: &[Override]) -> Result<(Value, Vec<AppliedOverride>), String> {
-    let request = admit(start(), overrides).map_err(|error| error.to_string())?;
-    Ok((request.object, request.applied))
-}
-
-/// Whether `path` is `around` or inside of it.
-fn within(path: &str, around: &str) -> bool {
-    path.strip_prefix(around)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-proptest! {
-    #[test]
-    fn the_order_of_the_list_does_not_matter(
-        (all, shuffled) in any_overrides().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
-    ) {
-        prop_assert_eq!(outcome(&all), outcome(&shuffled));
-    }
-
-    #[test]
-    fn a_final_override_of_the_highest_priority_wins(all in any_overrides()) {
-        let last = json!({"priority": 1000, "final": true, "patches": merge(json!({"spec": {"x": {"a": "mine"}}}))});
-        let mut all = all;
-        all.push(made(ClusterOverride, "zz", last));
-        if let Ok((object, _)) = outcome(&all) {
-            prop_assert_eq!(&object["spec"]["x"]["a"], "mine");
-        }
-    }
-
-    #[test]
-    fn passes_run_one_after_the_other(all in any_overrides()) {
-        // One pass at a time, with nothing but what belongs to it, gives the same.
-        if let Ok((object, applied)) = outcome(&all) {
-            let mut request = AdmissionRequest::new(start(), cluster());
-            for stage in [Stage::Cluster, Stage::Namespace, Stage::Final] {
-                let of_stage: Vec<_> = all.iter().filter(|one| one.is_of(stage)).cloned().map(Arc::new).collect();
-                OverridePlugin::new(stage, of_stage).admit(&mut request).unwrap();
-            }
-            prop_assert_eq!(request.object, object);
-            let numbers: Vec<_> = applied.iter().map(|one| match one.stage {
-                Stage::Cluster => 1,
-                Stage::Namespace => 2,
-                Stage::Final => 3,
-            }).collect();
-            prop_assert!(numbers.is_sorted());
-        }
-    }
-
-    #[test]
-    fn deleting_an_override_is_never_having_had_it(all in any_overrides(), one in any_override()) {
-        let before = outcome(&all);
-        let mut more = all.clone();
-        more.push(one.named("extra".to_owned()));
-        let _ = outcome(&more);
-        more.pop();
-        prop_assert_eq!(outcome(&more), before);
-    }
-
-    #[test]
-    fn overrides_of_other_namespaces_do_nothing(all in any_overrides(), one in any_override_of(&[Tenant], &["bank"])) {
-        let before = outcome(&all);
-        let mut more = all;
-        more.push(one.named("extra".to_owned()));
-        prop_assert_eq!(outcome(&more), before);
-    }
-
-    #[test]
-    fn records_cover_every_difference(all in any_overrides()) {
-        if let Ok((object, applied)) = outcome(&all) {
-            let mut differences = Vec::new();
-            record::compare(&start(), &object, 0, &mut differences);
-            let recorded: Vec<_> = applied.iter().flat_map(|one| &one.changes).map(|change| &change.path).collect();
-            for difference in differences {
-                let covered = recorded.iter().any(|path| within(&difference.path, path) || within(path, &difference.path));
-                prop_assert!(covered, "{} is not in {:?}", difference.path, recorded);
-            }
-        }
-    }
 }
