@@ -37,9 +37,6 @@ pub struct ManagedClusterSpec {
     /// Which resources are copied, beside and instead of the default ones.
     #[serde(default)]
     pub sync: Sync,
-    /// How the view decides what a caller may see of this cluster.
-    #[serde(default)]
-    pub authorization: Authorization,
     /// Whether writes are passed on.
     #[serde(default)]
     pub access: Access,
@@ -115,16 +112,6 @@ pub struct Sync {
     /// Not copied. Wins over `include`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-}
-
-/// How the view decides what a caller may see of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Authorization {
-    /// By evaluating the copies of the cluster's RBAC objects.
-    #[default]
-    Copies,
-    /// By asking the cluster.
-    SubjectAccessReview,
 }
 
 /// Whether writes are passed on to a cluster.

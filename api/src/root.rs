@@ -26,19 +26,6 @@ pub struct ViewSpec {
     /// Selects clusters by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_names: Option<Vec<String>>,
-    /// Who decides what a caller sees.
-    #[serde(default)]
-    pub authorization: ViewAuthorization,
-}
-
-/// Who decides what a caller of a view sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum ViewAuthorization {
-    /// The RBAC of each child.
-    #[default]
-    ChildRBAC,
-    /// The RBAC of the hub, with the virtual group `{group}.view.umbra.dev`.
-    HubRBAC,
 }
 
 /// A fleet: templates and how they are placed on a selection of clusters, at its subresource `proxy`.
@@ -62,19 +49,6 @@ pub struct FleetSpec {
     /// Selects clusters by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_names: Option<Vec<String>>,
-    /// As whom renderings are applied in the children.
-    #[serde(default)]
-    pub dispatch_as: DispatchAs,
-}
-
-/// As whom renderings are applied in the children.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum DispatchAs {
-    /// As the hub.
-    #[default]
-    Hub,
-    /// As the user `umbra:fleet:{fleet}:{namespace}`, so that each child's RBAC bounds what a namespace can place there.
-    Namespace,
 }
 
 /// What a view or a fleet has selected.

@@ -26,12 +26,14 @@ pub struct Object {
     pub row: Option<Arc<Row>>,
 }
 
-/// A row of a Table that was printed elsewhere.
+/// What the server of a copied object printed of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The columns, shared by all rows that came with them.
-    pub columns: Arc<[ColumnDefinition]>,
-    /// One value a column.
+    /// The cluster the object is in.
+    pub cluster: Box<str>,
+    /// `metadata.creationTimestamp`, from which ages are made anew.
+    pub created: Box<str>,
+    /// One value for each column of the cluster and resource; empty where nothing was printed.
     pub cells: Vec<Value>,
 }
 

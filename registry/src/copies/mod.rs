@@ -5,6 +5,7 @@
 //! reader still has to put in is the revision, whose place the [`envelope`] remembers, so that serving a copy never
 //! parses it.
 
+pub mod cache;
 pub mod catalog;
 pub mod envelope;
 pub mod key;

@@ -1,0 +1,195 @@
+//! Puts what a client of a view writes into the form of the child: the name loses its cluster, the cluster's label
+//! goes, and revisions of the hub become the child's.
+
+use serde_json::{Value, json};
+use umbra_apimachinery::names::{CLUSTER_LABEL, QualifiedName};
+
+/// A body that makes no sense for the cluster it is sent to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The body names another cluster than the path.
+    #[error("{field} names the cluster {named:?}, but the request is for {cluster:?}")]
+    OtherCluster {
+        /// Where.
+        field: &'static str,
+        /// The cluster named there.
+        named: String,
+        /// The cluster of the request.
+        cluster: String,
+    },
+    /// The cluster's label is to be changed: objects cannot move.
+    #[error("the label {CLUSTER_LABEL} says where an object is and cannot be changed; create the object in the other cluster instead")]
+    LabelChanged,
+    /// The name is to be changed.
+    #[error("metadata.name cannot be changed")]
+    NameChanged,
+    /// The revision is not that of the present copy.
+    #[error("the object has been modified; please apply your changes to the latest version and try again")]
+    Modified,
+}
+
+/// Whom a body is for, and how to translate what it says.
+pub(crate) struct BodyTranslator<'a> {
+    /// The cluster.
+    pub(crate) cluster: &'a str,
+    /// Gives the child's revision where its argument is the revision of the present copy.
+    pub(crate) child_revision: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl BodyTranslator<'_> {
+    /// An object, or a patch that looks like one (merge, strategic, apply).
+    pub(crate) fn object(&self, body: &mut Value) -> Result<(), BodyError> {
+        let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else { return Ok(()) };
+        if let Some(name) = metadata.get("name").and_then(Value::as_str) {
+            let name = self.child_name(name)?;
+            metadata.insert("name".to_owned(), name.into());
+        }
+        if let Some(revision) = metadata.get("resourceVersion").and_then(Value::as_str) {
+            if !revision.is_empty() && revision != "0" {
+                let revision = (self.child_revision)(revision).ok_or(BodyError::Modified)?;
+                metadata.insert("resourceVersion".to_owned(), revision.into());
+            }
+        }
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            match labels.remove(CLUSTER_LABEL) {
+                Some(Value::String(named)) if named != self.cluster => {
+                    return Err(self.other_cluster("metadata.labels", &named));
+                }
+                Some(Value::Null) => return Err(BodyError::LabelChanged),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The operations of a JSON patch. A `test` of what the view adds is answered here; what is left is the child's.
+    pub(crate) fn json_patch(&self, operations: &mut Vec<Value>) -> Result<(), BodyError> {
+        let label = format!("/metadata/labels/{}", CLUSTER_LABEL.replace('/', "~1"));
+        let mut kept = Vec::with_capacity(operations.len());
+        for mut operation in operations.drain(..) {
+            let is_test = operation["op"] == "test";
+            let value = operation["value"].as_str().unwrap_or_default().to_owned();
+            match operation["path"].as_str().unwrap_or_default() {
+                "/metadata/name" if is_test => operation["value"] = json!(self.child_name(&value)?),
+                "/metadata/name" if self.child_name(&value).is_ok() => {
+                    operation["value"] = json!(self.child_name(&value)?);
+                }
+                "/metadata/name" => return Err(BodyError::NameChanged),
+                "/metadata/resourceVersion" if !value.is_empty() => {
+                    operation["value"] = json!((self.child_revision)(&value).ok_or(BodyError::Modified)?);
+                }
+                path if path == label => {
+                    if value != self.cluster {
+                        return Err(BodyError::LabelChanged);
+                    }
+                    continue;
+                }
+                "/metadata/labels" => {
+                    if let Some(labels) = operation["value"].as_object_mut() {
+                        labels.remove(CLUSTER_LABEL);
+                    }
+                }
+                _ => {}
+            }
+            kept.push(operation);
+        }
+        *operations = kept;
+        Ok(())
+    }
+
+    /// The preconditions of `DeleteOptions`.
+    pub(crate) fn delete_options(&self, body: &mut Value) -> Result<(), BodyError> {
+        let Some(revision) = body.pointer_mut("/preconditions/resourceVersion") else { return Ok(()) };
+        if let Some(text) = revision.as_str() {
+            *revision = json!((self.child_revision)(text).ok_or(BodyError::Modified)?);
+        }
+        Ok(())
+    }
+
+    fn child_name(&self, name: &str) -> Result<String, BodyError> {
+        match QualifiedName::parse(name) {
+            Some(qualified) if qualified.cluster == self.cluster => Ok(qualified.name.to_owned()),
+            Some(qualified) => Err(self.other_cluster("metadata.name", qualified.cluster)),
+            None => Ok(name.to_owned()),
+        }
+    }
+
+    fn other_cluster(&self, field: &'static str, named: &str) -> BodyError {
+        BodyError::OtherCluster { field, named: named.to_owned(), cluster: self.cluster.to_owned() }
+    }
+}
+
+/// The cluster that an object to be created names: by its name or by its label.
+#[must_use]
+pub(crate) fn named_cluster(body: &Value) -> Option<String> {
+    let metadata = &body["metadata"];
+    let by_name = |field: &str| metadata[field].as_str().and_then(QualifiedName::parse).map(|name| name.cluster.to_owned());
+    let by_label = || metadata["labels"][CLUSTER_LABEL].as_str().map(str::to_owned);
+    by_name("name").or_else(by_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translator(revision: &dyn Fn(&str) -> Option<String>) -> BodyTranslator<'_> {
+        BodyTranslator { cluster: "east", child_revision: revision }
+    }
+
+    fn revision(text: &str) -> Option<String> {
+        (text == "99").then(|| "7".to_owned())
+    }
+
+    #[test]
+    fn objects_become_the_childs() {
+        let mut body = json!({"metadata": {"name": "web@east", "resourceVersion": "99",
+            "labels": {"umbra.dev/cluster": "east", "app": "web"}}, "spec": {"a": 1}});
+        translator(&revision).object(&mut body).unwrap();
+        assert_eq!(
+            body,
+            json!({"metadata": {"name": "web", "resourceVersion": "7", "labels": {"app": "web"}}, "spec": {"a": 1}})
+        );
+        let mut bare = json!({"metadata": {"name": "web"}});
+        translator(&revision).object(&mut bare).unwrap();
+        assert_eq!(bare["metadata"]["name"], "web");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let object = |body: Value| translator(&revision).object(&mut body.clone());
+        assert!(matches!(object(json!({"metadata": {"name": "web@west"}})), Err(BodyError::OtherCluster { .. })));
+        assert_eq!(object(json!({"metadata": {"resourceVersion": "98"}})), Err(BodyError::Modified));
+        let label = |value: Value| object(json!({"metadata": {"labels": {"umbra.dev/cluster": value}}}));
+        assert!(matches!(label(json!("west")), Err(BodyError::OtherCluster { .. })));
+        assert_eq!(label(Value::Null), Err(BodyError::LabelChanged));
+    }
+
+    #[test]
+    fn json_patches_become_the_childs() {
+        let mut operations = vec![
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": "99"}),
+            json!({"op": "test", "path": "/metadata/name", "value": "web@east"}),
+            json!({"op": "test", "path": "/metadata/labels/umbra.dev~1cluster", "value": "east"}),
+            json!({"op": "replace", "path": "/spec/replicas", "value": 3}),
+        ];
+        translator(&revision).json_patch(&mut operations).unwrap();
+        assert_eq!(
+            operations,
+            [
+                json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}),
+                json!({"op": "test", "path": "/metadata/name", "value": "web"}),
+                json!({"op": "replace", "path": "/spec/replicas", "value": 3}),
+            ]
+        );
+        let mut moved = vec![json!({"op": "remove", "path": "/metadata/labels/umbra.dev~1cluster"})];
+        assert_eq!(translator(&revision).json_patch(&mut moved), Err(BodyError::LabelChanged));
+    }
+
+    #[test]
+    fn an_object_says_where_it_goes() {
+        assert_eq!(named_cluster(&json!({"metadata": {"name": "a@east"}})).as_deref(), Some("east"));
+        let by_label = json!({"metadata": {"name": "a", "labels": {"umbra.dev/cluster": "west"}}});
+        assert_eq!(named_cluster(&by_label).as_deref(), Some("west"));
+        assert_eq!(named_cluster(&json!({"metadata": {"name": "a"}})), None);
+    }
+}
