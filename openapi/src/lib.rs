@@ -1,1 +1,38 @@
-//! OpenAPI documents and schemas: parsing, merging, defaulting, pruning, validation.
+//! OpenAPI documents and schemas: parsing, defaulting, pruning, validation, publishing. No I/O.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`document`] | reads the document of one group version, or makes one of custom resources |
+//! | [`builtin`] | the documents and resources of the Kubernetes kinds that Umbra serves itself |
+//! | [`validate`] | does an object have the shape its kind asks for |
+//! | [`mod@default`], [`mod@prune`] | fill in what is absent, drop what is unknown |
+//! | [`strict`] | what `fieldValidation=Strict` and `Warn` complain about |
+//! | [`publish`] | the documents that a root serves |
+//!
+//! Two dialects share all of it. Kinds that are compiled into a Kubernetes server are decoded into Go types, whose
+//! documents say less than they mean; custom resources are governed by their structural schema and nothing else. Where
+//! the rules differ, functions take a [`Dialect`].
+
+pub mod builtin;
+pub mod default;
+pub mod document;
+pub mod prune;
+pub mod publish;
+pub mod strict;
+pub mod validate;
+
+mod path;
+mod reader;
+
+pub use document::{CustomResource, Document, DocumentError};
+
+/// How the schema of a kind is to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Compiled into the server that serves it: the object is decoded into Go types. `null` is the same as absent; a
+    /// default of `""`, `0`, `false` or `{}` only says what Go's zero value looks like; an absent number, boolean or list
+    /// is its zero value although the schema requires it; and `status` is written by programs that leave things out.
+    BuiltIn,
+    /// Defined by a CustomResourceDefinition: the schema is the law.
+    CustomResource,
+}
