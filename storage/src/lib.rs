@@ -17,7 +17,9 @@ mod request;
 mod store;
 mod watch;
 
-//pub use cache::{Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, Indexer, Snapshot, StringMap};
+pub use cache::{
+    Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, Snapshot, StringMap, WatchFrom,
+};
 pub use embedded::{Embedded, OpenError, Options};
 pub use entry::{Entry, Revision};
 pub use error::{Error, Result};

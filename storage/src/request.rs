@@ -95,6 +95,8 @@ pub struct RangeRequest {
     pub limit: usize,
     /// Read the state as of this revision. `None`: the present.
     pub revision: Option<Revision>,
+    /// Whether to count the entries that the limit keeps out. It costs the embedded store a walk over their keys.
+    pub count_remaining: bool,
 }
 
 impl RangeRequest {
@@ -120,6 +122,13 @@ impl RangeRequest {
         self
     }
 
+    /// Also count what the limit keeps out.
+    #[must_use]
+    pub fn counting(mut self) -> Self {
+        self.count_remaining = true;
+        self
+    }
+
     /// Only keys after `key`.
     #[must_use]
     pub fn after(mut self, key: impl Into<String>) -> Self {
@@ -137,6 +146,6 @@ pub struct RangeResponse {
     pub revision: Revision,
     /// Whether entries follow that the limit kept out.
     pub more: bool,
-    /// How many follow.
-    pub remaining: u64,
+    /// How many follow, if the request asked to count them.
+    pub remaining: Option<u64>,
 }

@@ -50,8 +50,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`Error::Unavailable`], [`Error::Io`].
     async fn get(&self, key: &str) -> Result<GetResponse>;
 
-    /// Reads the entries under a prefix, as of now or of a past revision, in pages if asked. Counting what remains after
-    /// a page costs a walk over the remaining keys, not over their values.
+    /// Reads the entries under a prefix, as of now or of a past revision, in pages if asked.
     ///
     /// # Errors
     /// [`Error::Compacted`] and [`Error::FutureRevision`] for a revision that is not there; [`Error::Unavailable`],

@@ -1,6 +1,7 @@
 //! Reads: one key, a prefix now or at a past revision, and the log.
 
-use std::sync::Arc;
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
@@ -67,9 +68,9 @@ impl Reader {
         if let Err(error) = self.available(revision) {
             return Ok(Err(error));
         }
-        let mut page = Page::new(request.limit);
+        let mut page = Page::new(request);
         if revision == self.revision {
-            self.walk_present(request, |_, version| page.take(version))?;
+            self.walk_present(request, |version| page.take(version))?;
         } else {
             self.walk_past(request, revision.0, |version| page.take(version))?;
         }
@@ -78,11 +79,12 @@ impl Reader {
             .iter()
             .map(|version| self.entry(*version))
             .collect::<Result<Vec<_>, _>>()?;
+        let remaining = request.count_remaining.then_some(page.remaining);
         Ok(Ok(RangeResponse {
             entries,
             revision,
             more: page.remaining > 0,
-            remaining: page.remaining,
+            remaining,
         }))
     }
 
@@ -145,87 +147,154 @@ impl Reader {
         Ok(record.entry(revision))
     }
 
-    /// Calls `visit` with every key that exists now and its version.
-    fn walk_present(&self, request: &RangeRequest, mut visit: impl FnMut(&str, u64)) -> Result<(), Failure> {
+    /// Calls `visit` with the version of every key that exists now, in the order of the keys, until it breaks.
+    fn walk_present(
+        &self,
+        request: &RangeRequest,
+        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
         let latest = self.transaction.open_table(LATEST)?;
         for row in latest.range(first_key(request)..)? {
             let (key, version) = row?;
             let key = key.value();
-            if !key.starts_with(&request.prefix) {
+            if !key.starts_with(&request.prefix) || (is_after(key, request) && visit(version.value().0).is_break()) {
                 break;
-            }
-            if is_after(key, request) {
-                visit(key, version.value().0);
             }
         }
         Ok(())
     }
 
-    /// Calls `visit` with the version of every key that existed at `revision`, in the order of the keys: a merge of the
-    /// keys that exist now with those that have a history.
-    fn walk_past(&self, request: &RangeRequest, revision: u64, mut visit: impl FnMut(u64)) -> Result<(), Failure> {
-        let mut superseded = self.superseded(request, revision)?.into_iter().peekable();
-        self.walk_present(request, |key, version| {
-            while let Some((_, old)) = superseded.next_if(|(other, _)| &**other < key) {
-                old.into_iter().for_each(&mut visit);
+    /// As [`walk_present`](Self::walk_present), for the keys that existed at `revision`: a merge of the keys that exist now
+    /// with those that have a history.
+    fn walk_past(
+        &self,
+        request: &RangeRequest,
+        revision: u64,
+        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let mut present = self.present_keys(request)?;
+        let mut superseded = self.superseded_keys(request, revision)?;
+        let mut now = present.next().transpose()?;
+        let mut past = superseded.next().transpose()?;
+        loop {
+            let order = match (&now, &past) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((key, _)), Some((other, _))) => key.cmp(other),
+            };
+            let mut version = None;
+            if order.is_ge() {
+                version = past.and_then(|(_, version)| version);
+                past = superseded.next().transpose()?;
             }
-            let old = superseded
-                .next_if(|(other, _)| &**other == key)
-                .and_then(|(_, old)| old);
-            if version <= revision {
-                visit(version);
-            } else if let Some(old) = old {
-                visit(old);
+            if order.is_le() {
+                version = now
+                    .map(|(_, version)| version)
+                    .filter(|version| *version <= revision)
+                    .or(version);
+                now = present.next().transpose()?;
             }
-        })?;
-        superseded.filter_map(|(_, old)| old).for_each(visit);
-        Ok(())
-    }
-
-    /// For every key with a history its newest superseded version up to `revision`, `None` if it was deleted then.
-    fn superseded(&self, request: &RangeRequest, revision: u64) -> Result<Vec<(Arc<str>, Option<u64>)>, Failure> {
-        let history = self.transaction.open_table(HISTORY)?;
-        let mut found: Vec<(Arc<str>, Option<u64>)> = Vec::new();
-        for row in history.range((first_key(request), 0)..)? {
-            let (id, create_revision) = row?;
-            let (key, version) = id.value();
-            if !key.starts_with(&request.prefix) {
-                break;
-            }
-            if version > revision || !is_after(key, request) {
-                continue;
-            }
-            let version = (create_revision.value() != DELETION).then_some(version);
-            match found.last_mut() {
-                Some((last, newest)) if **last == *key => *newest = version,
-                _ => found.push((Arc::from(key), version)),
+            if let Some(version) = version
+                && visit(version).is_break()
+            {
+                return Ok(());
             }
         }
-        Ok(found)
+    }
+
+    /// The keys that exist now, with their versions.
+    fn present_keys(
+        &self,
+        request: &RangeRequest,
+    ) -> Result<impl Iterator<Item = Result<(String, u64), Failure>>, Failure> {
+        let mut rows = self.transaction.open_table(LATEST)?.range(first_key(request)..)?;
+        Ok(std::iter::from_fn(move || {
+            loop {
+                let (key, version) = match rows.next()? {
+                    Ok(row) => row,
+                    Err(error) => return Some(Err(error.into())),
+                };
+                let key = key.value();
+                if !key.starts_with(&request.prefix) {
+                    return None;
+                }
+                if is_after(key, request) {
+                    return Some(Ok((key.to_owned(), version.value().0)));
+                }
+            }
+        }))
+    }
+
+    /// The keys with a history, with their newest superseded version up to `revision`: `None` if they were deleted then.
+    fn superseded_keys(
+        &self,
+        request: &RangeRequest,
+        revision: u64,
+    ) -> Result<impl Iterator<Item = Result<(String, Option<u64>), Failure>>, Failure> {
+        let mut rows = self.transaction.open_table(HISTORY)?.range((first_key(request), 0)..)?;
+        let mut found: Option<(String, Option<u64>)> = None;
+        Ok(std::iter::from_fn(move || {
+            loop {
+                let Some(row) = rows.next() else {
+                    return found.take().map(Ok);
+                };
+                let (id, create_revision) = match row {
+                    Ok(row) => row,
+                    Err(error) => return Some(Err(error.into())),
+                };
+                let (key, version) = id.value();
+                if !key.starts_with(&request.prefix) {
+                    return found.take().map(Ok);
+                }
+                if version > revision || !is_after(key, request) {
+                    continue;
+                }
+                let version = (create_revision.value() != DELETION).then_some(version);
+                match &mut found {
+                    // The versions of a key come in order, so the last one stays.
+                    Some((last, newest)) if last == key => *newest = version,
+                    _ => {
+                        let complete = found.replace((key.to_owned(), version));
+                        if complete.is_some() {
+                            return complete.map(Ok);
+                        }
+                    }
+                }
+            }
+        }))
     }
 }
 
-/// The first `limit` versions, and the number of those that follow.
+/// The first `limit` versions, and the number of those that follow, or 1 if it is not asked for.
 struct Page {
     limit: usize,
+    count_remaining: bool,
     versions: Vec<u64>,
     remaining: u64,
 }
 
 impl Page {
-    fn new(limit: usize) -> Self {
+    fn new(request: &RangeRequest) -> Self {
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         Self {
-            limit: if limit == 0 { usize::MAX } else { limit },
+            limit,
+            count_remaining: request.count_remaining,
             versions: Vec::new(),
             remaining: 0,
         }
     }
 
-    fn take(&mut self, version: u64) {
+    fn take(&mut self, version: u64) -> ControlFlow<()> {
         if self.versions.len() < self.limit {
             self.versions.push(version);
+            return ControlFlow::Continue(());
+        }
+        self.remaining += 1;
+        if self.count_remaining {
+            ControlFlow::Continue(())
         } else {
-            self.remaining += 1;
+            ControlFlow::Break(())
         }
     }
 }

@@ -1,0 +1,108 @@
+//! A watch of the cache.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use super::feed::{End, Subscription};
+use super::{Cache, CacheEvent, Indexer};
+use crate::bounded::{Received, Receiver};
+use crate::{Result, Revision};
+
+/// The events of a cache after some revision, in order. Dropping it ends the watch.
+pub struct CacheWatch<I: Indexer> {
+    cache: Arc<Cache<I>>,
+    id: u64,
+    backlog: VecDeque<Arc<CacheEvent<I::Extra>>>,
+    live: Receiver<Arc<CacheEvent<I::Extra>>, End>,
+    position: Revision,
+    ended: bool,
+}
+
+impl<I: Indexer> CacheWatch<I> {
+    pub(super) fn new(cache: Arc<Cache<I>>, subscription: Subscription<I::Extra>, after: Revision) -> Self {
+        let Subscription { id, backlog, live } = subscription;
+        Self {
+            cache,
+            id,
+            backlog,
+            live,
+            position: after,
+            ended: false,
+        }
+    }
+
+    /// The next event. `None` after an error. Cancel safe.
+    ///
+    /// # Errors
+    /// [`SlowWatcher`](crate::Error::SlowWatcher) if the watcher has not kept up, [`Compacted`](crate::Error::Compacted) if
+    /// the cache had to start over: both come after the events that were queued, and the client has to list again or to
+    /// resume from what it got.
+    pub async fn next(&mut self) -> Option<Result<Arc<CacheEvent<I::Extra>>>> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            if let Some(event) = self.backlog.pop_front() {
+                return Some(Ok(self.deliver(event)));
+            }
+            match self.live.receive().await {
+                Received::Item(event) => return Some(Ok(self.deliver(event))),
+                Received::Poked => {}
+                Received::Ended(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The next event if it is there already, so that a response can send several at once. `None`: nothing is there, or the
+    /// watch has ended, which [`next`](CacheWatch::next) tells.
+    pub fn try_next(&mut self) -> Option<Arc<CacheEvent<I::Extra>>> {
+        if let Some(event) = self.backlog.pop_front() {
+            return Some(self.deliver(event));
+        }
+        if self.live.is_idle() {
+            return None;
+        }
+        match self.live.try_receive()? {
+            Received::Item(event) => Some(self.deliver(event)),
+            // The end stays in the queue and is found again.
+            Received::Poked | Received::Ended(_) => None,
+        }
+    }
+
+    /// The revision up to which this watch has delivered everything: what a bookmark may say. It rises with every change
+    /// of the store, whether or not it concerns this watch.
+    pub fn progress(&mut self) -> Revision {
+        // In this order: the events up to what the cache shows have been queued before, so if nothing is queued then,
+        // everything up to there has been delivered.
+        let reached = self.cache.revision();
+        if self.backlog.is_empty() && self.live.is_idle() {
+            self.position = self.position.max(reached);
+        }
+        self.position
+    }
+
+    fn deliver(&mut self, event: Arc<CacheEvent<I::Extra>>) -> Arc<CacheEvent<I::Extra>> {
+        self.position = event.revision;
+        event
+    }
+}
+
+impl<I: Indexer> Drop for CacheWatch<I> {
+    fn drop(&mut self) {
+        self.cache.feed.lock().unsubscribe(self.id);
+    }
+}
+
+impl<I: Indexer> fmt::Debug for CacheWatch<I> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("CacheWatch");
+        debug
+            .field("prefix", &self.cache.prefix)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
