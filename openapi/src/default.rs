@@ -18,6 +18,7 @@ pub fn apply_defaults(object: &mut Value, schema: &TypeSchema, dialect: Dialect)
 }
 
 fn apply(value: &mut Value, schema: SchemaCursor<'_>, dialect: Dialect) {
+    let dialect = dialect.at(schema);
     match value {
         Value::Object(fields) => {
             for name in schema.schema().properties.keys() {
@@ -118,6 +119,10 @@ mod tests {
             apply_defaults(&mut object, &schema, Dialect::CustomResource);
             object
         };
+        assert_eq!(
+            defaulted(json!({"metadata": {"creationTimestamp": null, "ownerReferences": [{}]}, "spec": {"note": ""}})),
+            json!({"metadata": {"ownerReferences": [{}]}, "spec": {"replicas": 1, "note": ""}})
+        );
         assert_eq!(defaulted(json!({})), json!({"spec": {"replicas": 1, "note": "n"}}));
         assert_eq!(
             defaulted(json!({"spec": {

@@ -24,6 +24,8 @@ pub mod validate;
 mod path;
 mod reader;
 
+use umbra_apimachinery::schema::SchemaCursor;
+
 pub use document::{CustomResource, Document, DocumentError};
 
 /// How the schema of a kind is to be understood.
@@ -33,6 +35,19 @@ pub enum Dialect {
     /// default of `""`, `0`, `false` or `{}` only says what Go's zero value looks like; an absent number, boolean or list
     /// is its zero value although the schema requires it; and `status` is written by programs that leave things out.
     BuiltIn,
-    /// Defined by a CustomResourceDefinition: the schema is the law.
+    /// Defined by a CustomResourceDefinition: the schema is the law, but in `metadata`, whose type is Kubernetes' own.
     CustomResource,
+}
+
+impl Dialect {
+    /// The dialect of a place inside an object: what refers to one of Kubernetes' own definitions is decoded into a Go
+    /// type, also in a custom resource.
+    fn at(self, schema: SchemaCursor<'_>) -> Self {
+        let reference = schema.site().reference.as_deref();
+        if reference.is_some_and(|name| name.starts_with("io.k8s.")) {
+            Self::BuiltIn
+        } else {
+            self
+        }
+    }
 }

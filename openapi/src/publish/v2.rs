@@ -101,10 +101,7 @@ fn operation(value: Value) -> Value {
     let Value::Object(mut operation) = value else {
         return value;
     };
-    let mut all = operation
-        .remove("parameters")
-        .map(parameters)
-        .unwrap_or_else(|| json!([]));
+    let mut all = operation.remove("parameters").map_or_else(|| json!([]), parameters);
     if let Some(body) = operation.remove("requestBody") {
         let (types, schema) = media_types(&body);
         let required = body.get("required").cloned().unwrap_or(json!(false));
@@ -137,10 +134,7 @@ fn media_types(body: &Value) -> (Value, Value) {
     let types = content.into_iter().flatten().map(|(name, _)| json!(name)).collect();
     let first = content.into_iter().flatten().next();
     let schema_of = |(_, one): (&String, &Value)| one.get("schema").cloned();
-    (
-        types,
-        first.and_then(schema_of).map(schema).unwrap_or_else(|| json!({})),
-    )
+    (types, first.and_then(schema_of).map_or_else(|| json!({}), schema))
 }
 
 /// Parameters whose type stands in them instead of in a schema.

@@ -144,7 +144,15 @@ impl Validation {
         self.add(path, FieldErrorReason::TypeInvalid, Some(&shown), &detail);
     }
 
+    /// Judges a value by the dialect of its place.
     fn value(&mut self, value: &Value, schema: SchemaCursor<'_>, path: Path<'_>) {
+        let outer = self.dialect;
+        self.dialect = outer.at(schema);
+        self.value_here(value, schema, path);
+        self.dialect = outer;
+    }
+
+    fn value_here(&mut self, value: &Value, schema: SchemaCursor<'_>, path: Path<'_>) {
         let node = schema.schema();
         if value.is_null() {
             let accepted = self.dialect == Dialect::BuiltIn || schema.nullable() || node.schema_type == SchemaType::Any;

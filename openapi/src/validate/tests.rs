@@ -132,6 +132,8 @@ fn required_fields_and_causes() {
         (cause.field.as_str(), cause.message.as_str()),
         ("spec", "Required value")
     );
+    let from_go = json!({"metadata": {"name": "a", "creationTimestamp": null}, "spec": {}});
+    assert!(validate(&from_go, &custom(&json!({})), Dialect::CustomResource).is_empty());
     let errors = validate(&json!([]), &custom(&json!({})), Dialect::CustomResource);
     assert!(errors[0].to_string().starts_with("<nil>: Invalid value: \"array\""));
 }
