@@ -18,7 +18,9 @@
 //! Source: `mergeMap` and what it calls in `k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`, with the options of
 //! `StrategicMergeMapPatch`. There, directives and `null`s that are left in new values disappear when the result is
 //! decoded into a Go struct; here there is no struct, so they are taken out explicitly. Fields that the schema does not
-//! know are merged as maps and replaced as lists, where Go fails.
+//! know are merged as maps and replaced as lists, where Go fails. An element that one patch both deletes from a list of
+//! scalars and adds to it is in the result; in Go that depends on the iteration order of a map. Ordering a list that is
+//! empty or `null` is nothing to do, where Go fails.
 
 use serde_json::{Map, Value};
 

@@ -5,7 +5,8 @@ use crate::names::{LONGEST_LABEL, LONGEST_SUBDOMAIN, is_dns1123_subdomain};
 const KEY_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
                         alphanumeric character";
 const KEY_PATTERN: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const KEY_EXAMPLES: &str = "e.g. 'MyName', or 'my.name', or '123-abc', ";
+// The double spaces are those of Kubernetes (`content.RegexError`).
+const KEY_EXAMPLES: &str = "e.g. 'MyName',  or 'my.name',  or '123-abc', ";
 const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
                               or '.', and must start and end with an alphanumeric character";
 const SUBDOMAIN_PATTERN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -63,7 +64,7 @@ pub fn label_value_errors(value: &str) -> Vec<String> {
     if !value.is_empty() && !is_name(value) {
         errors.push(format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
-             start and end with an alphanumeric character (e.g. 'MyValue', or 'my_value', or '12345', regex used for \
+             start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
              validation is '({KEY_PATTERN})?')"
         ));
     }
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(
             text,
             "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-             alphanumeric character (e.g. 'MyName', or 'my.name', or '123-abc', regex used for validation is \
+             alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
              '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
         );
         let long = format!("{}/a", "x".repeat(254));

@@ -100,14 +100,14 @@ fn errors_are_those_of_kubernetes() {
         (
             "x^=1",
             "unable to parse requirement: <nil>: Invalid value: \"x^\": name part must consist of alphanumeric \
-             characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName', or \
-             'my.name', or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+             characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or \
+             'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
         ),
         (
             "x=a/b",
             "unable to parse requirement: values[0][x]: Invalid value: \"a/b\": a valid label must be an empty string \
              or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-             character (e.g. 'MyValue', or 'my_value', or '12345', regex used for validation is \
+             character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
              '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
         ),
     ] {
