@@ -1,0 +1,517 @@
+//! Kubeconfig files: reading, choosing a context, flattening.
+//!
+//! Source: `tools/clientcmd` of client-go. As there, relative paths are relative to the file that names them, several
+//! files are merged with the first winning, and files that do not exist are skipped when several are named. Deviation:
+//! flattening also reads `tokenFile`, because what is flattened is read on another machine.
+//!
+//! [`merge_into`] adds contexts to somebody's kubeconfig and is in its own file: it edits values, not these types, so
+//! that it keeps what it does not know.
+
+mod merge;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use base64::Engine as _;
+use url::Url;
+
+pub use self::{
+    merge::merge_into,
+    types::{AuthProvider, Cluster, Context, Exec, ExecEnv, Kubeconfig, NamedCluster, NamedContext, NamedUser, User},
+};
+use crate::{
+    credentials::{Authorization, ClientCertificate, CredentialsConfig, Secret},
+    exec::ExecConfig,
+};
+
+/// Why a kubeconfig cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KubeconfigError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// None of the files that were named exists.
+    #[error("no kubeconfig found; looked for {}", .0.join(", "))]
+    NotFound(Vec<String>),
+    /// The file is not a kubeconfig.
+    #[error("{origin}: not a kubeconfig: {message}")]
+    Malformed {
+        /// The file, or what stands for it.
+        origin: String,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// No context was named, and the file has no current one.
+    #[error("no context is chosen and the kubeconfig has no current-context; {}", contexts(.0))]
+    NoContext(Vec<String>),
+    /// There is no such context.
+    #[error("there is no context {name:?}; {}", contexts(.known))]
+    UnknownContext {
+        /// The context.
+        name: String,
+        /// Those that exist.
+        known: Vec<String>,
+    },
+    /// The context refers to something that is not in the file.
+    #[error("context {context:?} names the {what} {name:?}, which the kubeconfig does not have")]
+    Dangling {
+        /// The context.
+        context: String,
+        /// cluster or user.
+        what: &'static str,
+        /// The name of what is missing.
+        name: String,
+    },
+    /// A field has an unusable value.
+    #[error("{what} {name:?}: {field}: {message}")]
+    Field {
+        /// cluster or user.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+fn contexts(known: &[String]) -> String {
+    if known.is_empty() {
+        "it has no contexts".to_owned()
+    } else {
+        format!("it has {}", known.join(", "))
+    }
+}
+
+/// The files that make up the kubeconfig, as kubectl decides it: those of `$KUBECONFIG`, else `~/.kube/config`.
+#[must_use]
+pub fn default_paths(kubeconfig_variable: Option<&OsStr>, home: Option<&Path>) -> Vec<PathBuf> {
+    let named: Vec<PathBuf> = kubeconfig_variable
+        .map(|list| {
+            std::env::split_paths(list)
+                .filter(|path| !path.as_os_str().is_empty())
+                .collect()
+        })
+        .unwrap_or_default();
+    if named.is_empty() {
+        home.map(|home| home.join(".kube/config")).into_iter().collect()
+    } else {
+        named
+    }
+}
+
+impl Kubeconfig {
+    /// Reads YAML or JSON. `origin` says in errors where it comes from. Paths stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not a kubeconfig.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, KubeconfigError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| KubeconfigError::Malformed {
+            origin: origin.to_owned(),
+            message: error.to_string(),
+        })
+    }
+
+    /// Reads one file and makes the paths in it absolute.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is no kubeconfig.
+    pub fn load(path: &Path) -> Result<Self, KubeconfigError> {
+        let text = fs::read_to_string(path).map_err(|source| file_error(path, source))?;
+        let mut config = Self::parse(&text, &path.display().to_string())?;
+        let absolute = std::path::absolute(path).map_err(|source| file_error(path, source))?;
+        config.resolve_paths(absolute.parent().unwrap_or(Path::new("/")));
+        Ok(config)
+    }
+
+    /// Reads several files as one: of several entries of one name, the first wins. Files that do not exist are skipped.
+    ///
+    /// # Errors
+    ///
+    /// When no file exists, or one cannot be read or is no kubeconfig.
+    pub fn load_all(paths: &[PathBuf]) -> Result<Self, KubeconfigError> {
+        let mut merged: Option<Self> = None;
+        for path in paths {
+            match Self::load(path) {
+                Ok(config) => match &mut merged {
+                    Some(merged) => merged.absorb(config),
+                    None => merged = Some(config),
+                },
+                Err(KubeconfigError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        merged.ok_or_else(|| KubeconfigError::NotFound(paths.iter().map(|path| path.display().to_string()).collect()))
+    }
+
+    /// Adds what `other` has and `self` has not.
+    fn absorb(&mut self, other: Self) {
+        fn add<T>(into: &mut Vec<T>, from: Vec<T>, name: impl Fn(&T) -> &str) {
+            let known: BTreeSet<String> = into.iter().map(|one| name(one).to_owned()).collect();
+            into.extend(from.into_iter().filter(|one| !known.contains(name(one))));
+        }
+        add(&mut self.clusters, other.clusters, |one| &one.name);
+        add(&mut self.users, other.users, |one| &one.name);
+        add(&mut self.contexts, other.contexts, |one| &one.name);
+        if self.current_context.is_empty() {
+            self.current_context = other.current_context;
+        }
+    }
+
+    /// Makes relative paths absolute, as seen from `folder`. A command without a slash is looked up in `PATH`.
+    fn resolve_paths(&mut self, folder: &Path) {
+        let resolve = |path: &mut Option<String>| {
+            if let Some(path) = path.as_mut().filter(|path| !path.is_empty()) {
+                *path = folder.join(&path).display().to_string();
+            }
+        };
+        for cluster in &mut self.clusters {
+            resolve(&mut cluster.cluster.certificate_authority);
+        }
+        for user in &mut self.users {
+            resolve(&mut user.user.client_certificate);
+            resolve(&mut user.user.client_key);
+            resolve(&mut user.user.token_file);
+            if let Some(exec) = user.user.exec.as_mut().filter(|exec| exec.command.contains('/')) {
+                exec.command = folder.join(&exec.command).display().to_string();
+            }
+        }
+    }
+
+    /// A context and what it refers to; the current one when `context` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such context, or what it names is missing.
+    pub fn select(&self, context: Option<&str>) -> Result<Selected<'_>, KubeconfigError> {
+        let known = || self.contexts.iter().map(|one| one.name.clone()).collect();
+        let name = context.unwrap_or(&self.current_context);
+        if name.is_empty() {
+            return Err(KubeconfigError::NoContext(known()));
+        }
+        let context =
+            self.contexts
+                .iter()
+                .find(|one| one.name == name)
+                .ok_or_else(|| KubeconfigError::UnknownContext {
+                    name: name.to_owned(),
+                    known: known(),
+                })?;
+        let dangling = |what, missing: &str| KubeconfigError::Dangling {
+            context: name.to_owned(),
+            what,
+            name: missing.to_owned(),
+        };
+        let (cluster, user) = (&context.context.cluster, &context.context.user);
+        Ok(Selected {
+            name: &context.name,
+            context: &context.context,
+            cluster_name: cluster,
+            cluster: self
+                .clusters
+                .iter()
+                .find(|one| one.name == *cluster)
+                .map(|one| &one.cluster)
+                .ok_or_else(|| dangling("cluster", cluster))?,
+            user_name: user,
+            user: self
+                .users
+                .iter()
+                .find(|one| one.name == *user)
+                .map(|one| &one.user)
+                .ok_or_else(|| dangling("user", user))?,
+        })
+    }
+
+    /// A kubeconfig of that context alone, with the content of all files in it, so that it works on another machine.
+    /// Exec plugins stay what they are: programs that must be installed where it is used.
+    ///
+    /// # Errors
+    ///
+    /// When the context is incomplete or a file cannot be read or is not PEM.
+    pub fn flatten(&self, context: Option<&str>) -> Result<Self, KubeconfigError> {
+        let selected = self.select(context)?;
+        let encode = |bytes: Vec<u8>| base64::engine::general_purpose::STANDARD.encode(bytes);
+        let mut cluster = selected.cluster.clone();
+        cluster.certificate_authority_data = selected.certificate_authority()?.map(encode);
+        cluster.certificate_authority = None;
+        let mut user = selected.user.clone();
+        user.client_certificate_data = selected.client_certificate_pem()?.map(encode);
+        user.client_key_data = selected.client_key_pem()?.map(encode);
+        (user.client_certificate, user.client_key) = (None, None);
+        if let Some(token) = selected.token_from_file()? {
+            user.token = Some(token);
+        }
+        user.token_file = None;
+        Ok(Self {
+            api_version: "v1".into(),
+            kind: "Config".into(),
+            clusters: vec![NamedCluster {
+                name: selected.cluster_name.to_owned(),
+                cluster,
+            }],
+            users: vec![NamedUser {
+                name: selected.user_name.to_owned(),
+                user,
+            }],
+            contexts: vec![NamedContext {
+                name: selected.name.to_owned(),
+                context: selected.context.clone(),
+            }],
+            current_context: selected.name.to_owned(),
+        })
+    }
+
+    /// The file's text.
+    ///
+    /// # Panics
+    ///
+    /// Never: a kubeconfig is made of texts, lists and maps.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a kubeconfig can be written as YAML")
+    }
+}
+
+/// A context, and the cluster and the user it names.
+#[derive(Debug, Clone, Copy)]
+pub struct Selected<'a> {
+    /// The name of the context.
+    pub name: &'a str,
+    /// The context.
+    pub context: &'a Context,
+    /// The name of its cluster.
+    pub cluster_name: &'a str,
+    /// Its cluster.
+    pub cluster: &'a Cluster,
+    /// The name of its user.
+    pub user_name: &'a str,
+    /// Its user.
+    pub user: &'a User,
+}
+
+impl Selected<'_> {
+    fn cluster_field(&self, field: &'static str, message: impl ToString) -> KubeconfigError {
+        KubeconfigError::Field {
+            what: "cluster",
+            name: self.cluster_name.to_owned(),
+            field,
+            message: message.to_string(),
+        }
+    }
+
+    fn user_field(&self, field: &'static str, message: impl ToString) -> KubeconfigError {
+        KubeconfigError::Field {
+            what: "user",
+            name: self.user_name.to_owned(),
+            field,
+            message: message.to_string(),
+        }
+    }
+
+    /// The address of the API server.
+    ///
+    /// # Errors
+    ///
+    /// When it is no `http` or `https` URL.
+    pub fn server(&self) -> Result<Url, KubeconfigError> {
+        let url = Url::parse(&self.cluster.server)
+            .map_err(|error| self.cluster_field("server", format!("{:?}: {error}", self.cluster.server)))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(self.cluster_field("server", format!("{url} is not an http or https URL")));
+        }
+        Ok(url)
+    }
+
+    /// The proxy to go through.
+    ///
+    /// # Errors
+    ///
+    /// When it is no URL.
+    pub fn proxy_url(&self) -> Result<Option<Url>, KubeconfigError> {
+        let Some(proxy) = self.cluster.proxy_url.as_deref().filter(|proxy| !proxy.is_empty()) else {
+            return Ok(None);
+        };
+        let url = Url::parse(proxy).map_err(|error| self.cluster_field("proxy-url", error))?;
+        Ok(Some(url))
+    }
+
+    /// The PEM certificates that the server's must chain to. Data wins over a file, as in clientcmd.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or the data is not base64 or not PEM.
+    pub fn certificate_authority(&self) -> Result<Option<Vec<u8>>, KubeconfigError> {
+        let (data, file) = (
+            &self.cluster.certificate_authority_data,
+            &self.cluster.certificate_authority,
+        );
+        pem(data, file, "CERTIFICATE").map_err(|(from_data, message)| {
+            self.cluster_field(
+                if from_data {
+                    "certificate-authority-data"
+                } else {
+                    "certificate-authority"
+                },
+                message,
+            )
+        })
+    }
+
+    fn client_certificate_pem(&self) -> Result<Option<Vec<u8>>, KubeconfigError> {
+        let (data, file) = (&self.user.client_certificate_data, &self.user.client_certificate);
+        pem(data, file, "CERTIFICATE").map_err(|(from_data, message)| {
+            self.user_field(
+                if from_data {
+                    "client-certificate-data"
+                } else {
+                    "client-certificate"
+                },
+                message,
+            )
+        })
+    }
+
+    fn client_key_pem(&self) -> Result<Option<Vec<u8>>, KubeconfigError> {
+        pem(&self.user.client_key_data, &self.user.client_key, "PRIVATE KEY").map_err(|(from_data, message)| {
+            self.user_field(if from_data { "client-key-data" } else { "client-key" }, message)
+        })
+    }
+
+    fn token_from_file(&self) -> Result<Option<String>, KubeconfigError> {
+        let Some(path) = self.user.token_file.as_deref().filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
+        let token =
+            fs::read_to_string(path).map_err(|error| self.user_field("tokenFile", format!("{path}: {error}")))?;
+        Ok(Some(token.trim().to_owned()))
+    }
+
+    /// What the user authenticates with.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read, a certificate is incomplete, or the user has what is not supported.
+    pub fn credentials(&self) -> Result<CredentialsConfig, KubeconfigError> {
+        let user = self.user;
+        if let Some(provider) = &user.auth_provider {
+            return Err(self.user_field(
+                "auth-provider",
+                format!(
+                    "{:?} is no longer supported by Kubernetes clients; use an exec plugin, a token or a client certificate",
+                    provider.name
+                ),
+            ));
+        }
+        if user.impersonate.as_deref().is_some_and(|name| !name.is_empty()) {
+            return Err(self.user_field("as", "the hub impersonates its own users; use a user without \"as\""));
+        }
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let certificate = match (self.client_certificate_pem()?, self.client_key_pem()?) {
+            (Some(certificate), Some(key)) => Some(ClientCertificate {
+                certificate: text(certificate),
+                key: Secret::new(text(key)),
+            }),
+            (None, None) => None,
+            (Some(_), None) => return Err(self.user_field("client-key", "missing, but there is a client certificate")),
+            (None, Some(_)) => return Err(self.user_field("client-certificate", "missing, but there is a client key")),
+        };
+        Ok(CredentialsConfig {
+            certificate,
+            authorization: self.authorization(),
+        })
+    }
+
+    /// Files win over text, as in clientcmd: a file is what somebody renews.
+    fn authorization(&self) -> Authorization {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let user = self.user;
+        if let Some(path) = given(&user.token_file) {
+            Authorization::TokenFile(path.into())
+        } else if let Some(token) = given(&user.token) {
+            Authorization::Token(Secret::new(token))
+        } else if let Some(username) = given(&user.username) {
+            Authorization::Basic {
+                username,
+                password: Secret::new(user.password.clone().unwrap_or_default()),
+            }
+        } else if let Some(exec) = &user.exec {
+            Authorization::Exec(Box::new(self.exec(exec)))
+        } else {
+            Authorization::None
+        }
+    }
+
+    fn exec(&self, exec: &Exec) -> ExecConfig {
+        ExecConfig {
+            command: exec.command.clone(),
+            args: exec.args.clone(),
+            env: exec
+                .env
+                .iter()
+                .map(|one| (one.name.clone(), one.value.clone()))
+                .collect(),
+            api_version: exec.api_version.clone(),
+            install_hint: exec.install_hint.clone().unwrap_or_default(),
+            cluster: exec.provide_cluster_info.then(|| {
+                let mut cluster = serde_json::json!({ "server": self.cluster.server });
+                if let Ok(Some(ca)) = self.certificate_authority() {
+                    cluster["certificate-authority-data"] = base64::engine::general_purpose::STANDARD.encode(ca).into();
+                }
+                if let Some(name) = &self.cluster.tls_server_name {
+                    cluster["tls-server-name"] = name.clone().into();
+                }
+                cluster
+            }),
+            always_interactive: exec.interactive_mode.as_deref() == Some("Always"),
+            directory: None,
+        }
+    }
+}
+
+/// The PEM text of a field that is data or a file; data wins. On error, whether it was the data.
+fn pem(data: &Option<String>, file: &Option<String>, block: &str) -> Result<Option<Vec<u8>>, (bool, String)> {
+    let from_data = data.as_deref().is_some_and(|data| !data.is_empty());
+    let bytes = match (data.as_deref(), file.as_deref()) {
+        (Some(data), _) if from_data => base64::engine::general_purpose::STANDARD
+            .decode(data.split_whitespace().collect::<String>())
+            .map_err(|error| (true, format!("not base64: {error}")))?,
+        (_, Some(path)) if !path.is_empty() => fs::read(path).map_err(|error| (false, format!("{path}: {error}")))?,
+        _ => return Ok(None),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    if !text
+        .lines()
+        .any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{block}-----")))
+    {
+        return Err((from_data, format!("not PEM: there is no {block} block in it")));
+    }
+    Ok(Some(bytes))
+}
+
+fn file_error(path: &Path, source: io::Error) -> KubeconfigError {
+    KubeconfigError::File {
+        path: path.display().to_string(),
+        source,
+    }
+}
