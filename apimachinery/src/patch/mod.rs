@@ -10,6 +10,7 @@ pub mod strategic;
 
 mod error;
 mod order;
+mod place;
 
 pub use error::{OperationFailure, PatchError, PatchErrorKind};
 pub use json::{JsonPatch, MissingPath, PatchBudget};
