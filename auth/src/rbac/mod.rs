@@ -10,6 +10,7 @@
 //! the random order of an informer's store. Kinds of subjects that Kubernetes does not know are ignored, as there.
 
 mod aggregation;
+mod decision;
 mod escalation;
 mod index;
 mod matching;
@@ -19,8 +20,9 @@ mod visibility;
 #[cfg(test)]
 mod tests;
 
+pub use decision::{Decision, EffectiveRules};
 pub use escalation::{EscalationError, compact, covers};
-pub use index::{Decision, EffectiveRules, RbacIndex};
+pub use index::RbacIndex;
 pub use matching::Attributes;
 pub use types::{
     AggregationRule, ClusterRole, ClusterRoleBinding, GROUP, ObjectMeta, PolicyRule, RbacKind, RbacObject, Role,

@@ -1,6 +1,7 @@
 //! Bearer tokens: where a request carries them, and whom they prove.
 
 mod bearer;
+mod claims;
 mod service_account;
 mod static_tokens;
 

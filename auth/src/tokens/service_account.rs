@@ -20,8 +20,8 @@ use rustls_pki_types::{PrivatePkcs8KeyDer, UnixTime};
 use serde::{Deserialize, Serialize};
 use umbra_apimachinery::user::UserInfo;
 
+use super::claims::{Audiences, Claims, Header, KubernetesClaims, decode, unverified_claims};
 use super::{TokenAuthenticator, TokenError};
-use crate::peer::CREDENTIAL_ID;
 use crate::service_account;
 
 /// How far clocks may be apart, in seconds (go-jose's `jwt.DefaultLeeway`).
@@ -277,98 +277,6 @@ impl TokenAuthenticator for ServiceAccountTokens {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Claims {
-    aud: Audiences,
-    exp: i64,
-    #[serde(default)]
-    iat: i64,
-    iss: String,
-    #[serde(default)]
-    jti: String,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: KubernetesClaims,
-    #[serde(default)]
-    nbf: i64,
-    sub: String,
-}
-
-/// RFC 7519, 4.1.3: one audience may stand without a list.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Audiences {
-    Many(Vec<String>),
-    One(String),
-}
-
-impl Audiences {
-    fn to_vec(&self) -> Vec<String> {
-        match self {
-            Self::Many(audiences) => audiences.clone(),
-            Self::One(audience) => vec![audience.clone()],
-        }
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct KubernetesClaims {
-    namespace: String,
-    serviceaccount: BoundObject,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<BoundObject>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<BoundObject>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<BoundObject>,
-}
-
-impl Claims {
-    /// `ServiceAccountInfo.UserInfo` of Kubernetes.
-    fn user(&self) -> UserInfo {
-        let claims = &self.kubernetes;
-        let account = &claims.serviceaccount;
-        let mut user = service_account::user_info(&claims.namespace, &account.name, &account.uid);
-        let mut add = |key: &str, value: &str| {
-            if !value.is_empty() {
-                user.extra.insert(key.to_owned(), vec![value.to_owned()]);
-            }
-        };
-        if let Some(pod) = &claims.pod {
-            add("authentication.kubernetes.io/pod-name", &pod.name);
-            add("authentication.kubernetes.io/pod-uid", &pod.uid);
-        }
-        if let Some(node) = &claims.node {
-            add("authentication.kubernetes.io/node-name", &node.name);
-            add("authentication.kubernetes.io/node-uid", &node.uid);
-        }
-        if !self.jti.is_empty() {
-            add(CREDENTIAL_ID, &format!("JTI={}", self.jti));
-        }
-        user
-    }
-}
-
-fn unverified_claims(token: &str) -> Option<Claims> {
-    let mut parts = token.split('.');
-    let (_header, claims, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    decode(claims)
-}
-
-fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
-    let json = URL_SAFE_NO_PAD.decode(part).ok()?;
-    serde_json::from_slice(&json).ok()
-}
-
 fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
@@ -376,6 +284,7 @@ fn seconds(time: UnixTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::CREDENTIAL_ID;
 
     fn at(second: u64) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(second))
