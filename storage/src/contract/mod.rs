@@ -1,1 +1,140 @@
-//! The contract of [`Store`](crate::Store) as tests.
+//! The contract of [`Store`] as tests: plain functions that take a fresh store, in the manner of
+//! `k8s.io/apiserver/pkg/storage/testing`. [`contract_tests!`](crate::contract_tests) makes `#[tokio::test]`s of them all.
+//!
+//! Each function has the store to itself while it runs, and may compact it. None expects it to be empty or at a certain
+//! revision, so a shared server will do if the tests run one after the other, each under a prefix of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "these functions are tests: what they do not expect is to panic"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::{Entry, Error, Precondition, Result, Revision, Store, WatchEvent, WatchStream};
+
+pub mod compaction;
+pub mod model;
+pub mod reads;
+pub mod watches;
+pub mod writes;
+
+/// How long an event may take that must come: a deadline for a test that would hang, not a measurement.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Makes a `#[tokio::test]` of every function of the suite. The expression is evaluated for each, and is a future of a pair:
+/// the store as `Arc<dyn Store>`, and a guard that is dropped after the test.
+#[macro_export]
+macro_rules! contract_tests {
+    ($open:expr) => {
+        $crate::contract_tests! { @each $open;
+            writes::put_raises_the_revision_by_one,
+            writes::failed_writes_raise_nothing,
+            writes::put_of_an_absent_key_conflicts_with_an_existing_one,
+            writes::put_at_a_revision_conflicts_with_any_other,
+            writes::the_create_revision_lasts_until_deletion,
+            writes::delete_honours_its_precondition,
+            writes::a_batch_has_an_outcome_per_operation,
+            writes::concurrent_puts_at_a_revision_have_one_winner,
+            writes::concurrent_increments_are_all_counted,
+            reads::a_missing_key_is_read_as_absent,
+            reads::a_range_has_the_keys_of_its_prefix_in_order,
+            reads::pages_are_of_one_state,
+            reads::past_states_stay_readable,
+            reads::start_after_need_not_lie_under_the_prefix,
+            reads::the_future_cannot_be_read,
+            watches::a_watch_begins_in_the_past,
+            watches::a_watch_goes_on_live,
+            watches::a_watch_sees_its_prefix_only,
+            watches::progress_comes_on_request,
+            watches::the_future_cannot_be_watched,
+            watches::every_watcher_sees_every_change_once,
+            watches::a_slow_watcher_misses_nothing_unnoticed,
+            compaction::compacted_states_are_gone,
+            compaction::compaction_keeps_the_present,
+            compaction::compaction_to_the_past_or_future,
+        }
+    };
+    (@each $open:expr; $($module:ident::$name:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                let (store, _guard) = $open.await;
+                $crate::contract::$module::$name(store).await;
+            }
+        )*
+    };
+}
+
+/// The store under test.
+pub type TestStore = Arc<dyn Store>;
+
+async fn put(store: &TestStore, key: &str, value: &str) -> Revision {
+    store
+        .put(key, value.to_owned().into(), Precondition::None)
+        .await
+        .unwrap()
+}
+
+async fn entry(store: &TestStore, key: &str) -> Option<Entry> {
+    store.get(key).await.unwrap().entry
+}
+
+/// What an entry comes down to: key, value, create revision, revision.
+type Row = (String, String, Revision, Revision);
+
+fn row(entry: &Entry) -> Row {
+    let value = String::from_utf8(entry.value.to_vec()).unwrap();
+    (entry.key.to_string(), value, entry.create_revision, entry.revision)
+}
+
+/// The next item of a watch, whatever it is.
+async fn next(watch: &mut WatchStream) -> Result<WatchEvent> {
+    let item = tokio::time::timeout(DEADLINE, watch.next()).await;
+    item.expect("a watch must deliver within the deadline")
+        .expect("a watch ends by an error only")
+}
+
+/// The next change of a watch.
+async fn next_change(watch: &mut WatchStream) -> WatchEvent {
+    loop {
+        match next(watch).await.unwrap() {
+            WatchEvent::Progress { .. } => {}
+            change => return change,
+        }
+    }
+}
+
+/// All changes that a watch delivers up to `revision`, as the watch itself says by its progress.
+async fn changes_until(watch: &mut WatchStream, revision: Revision) -> Result<Vec<WatchEvent>> {
+    let mut changes = Vec::new();
+    watch.request_progress();
+    loop {
+        match next(watch).await? {
+            WatchEvent::Progress { revision: reached } if reached >= revision => return Ok(changes),
+            WatchEvent::Progress { .. } => watch.request_progress(),
+            change => changes.push(change),
+        }
+    }
+}
+
+fn assert_increasing(changes: &[WatchEvent]) {
+    for pair in changes.windows(2) {
+        assert!(
+            pair[0].revision() < pair[1].revision(),
+            "{} comes before {}",
+            pair[0].revision(),
+            pair[1].revision()
+        );
+    }
+}
+
+fn assert_conflict(result: Result<Revision>, current: Option<&Entry>) {
+    match result {
+        Err(Error::Conflict { current: found, .. }) => assert_eq!(found.as_ref(), current),
+        other => panic!("expected a conflict, got {other:?}"),
+    }
+}

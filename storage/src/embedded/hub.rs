@@ -156,6 +156,13 @@ impl Hub {
         }
     }
 
+    /// How many watchers there are.
+    #[cfg(test)]
+    pub(super) fn watchers(&self) -> usize {
+        let registry = self.registry.lock();
+        registry.irregular.len() + registry.by_prefix.values().map(Vec::len).sum::<usize>()
+    }
+
     /// Ends every watcher, and refuses new ones.
     pub(super) fn close(&self) {
         let mut registry = self.registry.lock();

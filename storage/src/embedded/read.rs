@@ -122,6 +122,13 @@ impl Reader {
         Ok(Ok(replay))
     }
 
+    #[cfg(test)]
+    pub(super) fn row_counts(&self) -> Result<(u64, u64, u64), Failure> {
+        use redb::ReadableTableMetadata;
+        let latest = self.transaction.open_table(LATEST)?.len()?;
+        Ok((self.log.len()?, latest, self.transaction.open_table(HISTORY)?.len()?))
+    }
+
     fn available(&self, revision: Revision) -> Result<()> {
         if revision < self.compacted {
             return Err(Error::Compacted {

@@ -44,6 +44,14 @@ impl Reads {
             .await
     }
 
+    /// How many rows the log, the latest versions and the history have.
+    #[cfg(test)]
+    pub(super) async fn row_counts(&self) -> (u64, u64, u64) {
+        self.read("counting rows", |reader| reader.row_counts().map(Ok))
+            .await
+            .unwrap()
+    }
+
     /// Refuses further reads, waits for those under way, and lets go of the database.
     pub(super) async fn close(&self) {
         self.database.store(None);

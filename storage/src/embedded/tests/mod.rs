@@ -1,15 +1,218 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+
 use super::*;
-use crate::Precondition;
+use crate::{Error, Precondition, RangeRequest, WatchEvent};
+
+mod crash;
+mod faults;
+mod model;
+
+/// The suite, each in a module of its own because the names of the tests are the same.
+mod contract_on_disk {
+    crate::contract_tests!(super::on_disk());
+}
+
+mod contract_in_memory {
+    crate::contract_tests!(super::in_memory(super::Options::default().watch_buffer));
+}
+
+/// With a queue of two events nearly every watch overflows and is caught up from the log.
+mod contract_with_small_buffers {
+    crate::contract_tests!(super::in_memory(2));
+}
+
+async fn on_disk() -> (Arc<dyn Store>, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Embedded::open(directory.path(), Options::default()).await.unwrap();
+    (Arc::new(store), directory)
+}
+
+#[expect(clippy::unused_async, reason = "the suite awaits what opens a store")]
+async fn in_memory(watch_buffer: usize) -> (Arc<dyn Store>, ()) {
+    (Arc::new(Embedded::in_memory_with_buffer(watch_buffer)), ())
+}
+
+async fn put(store: &Embedded, key: &str, value: &'static str) -> Revision {
+    store.put(key, value.into(), Precondition::None).await.unwrap()
+}
 
 #[tokio::test]
-async fn smoke() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Embedded::open(dir.path(), Options::default()).await.unwrap();
-    let r = store.put("/a/b", "x".into(), Precondition::Absent).await.unwrap();
-    assert_eq!(r, Revision(2));
+async fn everything_is_there_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Embedded::open(directory.path(), Options::default()).await.unwrap();
+    let first = put(&store, "/a", "1").await;
+    let second = put(&store, "/a", "2").await;
+    let third = put(&store, "/b", "1").await;
+    let deletion = store.delete("/b", Precondition::None).await.unwrap();
+    store.compact(second).await.unwrap();
+    let before = store.range(RangeRequest::default()).await.unwrap();
     store.close().await;
     drop(store);
-    let store = Embedded::open(dir.path(), Options::default()).await.unwrap();
-    assert_eq!(store.get("/a/b").await.unwrap().entry.unwrap().revision, Revision(2));
-    println!("{}", Embedded::open(dir.path(), Options::default()).await.unwrap_err());
+
+    let store = Embedded::open(directory.path().join("store.redb"), Options::default())
+        .await
+        .unwrap();
+    assert_eq!(store.current_revision().await.unwrap(), deletion);
+    assert_eq!(store.range(RangeRequest::default()).await.unwrap(), before);
+    let past = store.range(RangeRequest::default().at(third)).await.unwrap();
+    assert_eq!(past.entries.len(), 2);
+    let compacted = store.range(RangeRequest::default().at(first)).await;
+    assert!(matches!(compacted, Err(Error::Compacted { oldest, .. }) if oldest == second));
+    let mut watch = store.watch("/", second).await.unwrap();
+    let event = watch.next().await.unwrap().unwrap();
+    assert!(matches!(event, WatchEvent::Put { entry, .. } if entry.revision == third));
+    assert_eq!(put(&store, "/c", "1").await, deletion.next());
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_who_has_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let _store = Embedded::open(directory.path(), Options::default()).await.unwrap();
+    let error = Embedded::open(directory.path(), Options::default()).await.unwrap_err();
+    let expected = format!("another umbra process is using {}", directory.path().display());
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let write = |format: u64| {
+        let database = redb::Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction
+            .open_table(tables::META)
+            .unwrap()
+            .insert(tables::FORMAT, format)
+            .unwrap();
+        transaction.commit().unwrap();
+    };
+    write(open::CURRENT_FORMAT + 1);
+    let error = Embedded::open(&path, Options::default()).await.unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            OpenError::NewerFormat {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_foreign_file_is_refused_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let text = "shopping list\n".repeat(1_000);
+    std::fs::write(&path, &text).unwrap();
+    let error = Embedded::open(&path, Options::default()).await.unwrap_err();
+    assert!(
+        matches!(error, OpenError::NotAStore { .. } | OpenError::Damaged { .. }),
+        "{error:?}"
+    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let _store = Embedded::open(directory.path().join("new"), Options::default())
+        .await
+        .unwrap();
+    let mode = |path: &str| {
+        std::fs::metadata(directory.path().join(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!((mode("new"), mode("new/store.redb")), (0o700, 0o600));
+}
+
+#[tokio::test]
+async fn closing_ends_watches_and_refuses_calls() {
+    let store = Embedded::in_memory();
+    let revision = put(&store, "/a", "1").await;
+    let mut watch = store.watch("/", revision).await.unwrap();
+    let waiting = store.put("/a", "2".into(), Precondition::None);
+    let (queued, ()) = futures::join!(waiting, store.close());
+    assert!(queued.is_ok(), "what was queued before is written");
+    assert!(watch.next().await.unwrap().is_ok());
+    assert!(matches!(watch.next().await, Some(Err(Error::Unavailable { .. }))));
+    assert!(watch.next().await.is_none());
+    assert!(matches!(store.get("/a").await, Err(Error::Unavailable { .. })));
+    assert!(matches!(
+        store.put("/a", "3".into(), Precondition::None).await,
+        Err(Error::Unavailable { .. })
+    ));
+    assert!(matches!(store.compact(revision).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(
+        store.watch("/", revision).await,
+        Err(Error::Unavailable { .. })
+    ));
+    assert!(store.ready().await.is_err());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_dropped_watch_is_forgotten() {
+    let store = Embedded::in_memory();
+    let watches = (
+        store.watch("/a/", Revision(1)).await.unwrap(),
+        store.watch("/a", Revision(1)).await.unwrap(),
+    );
+    assert_eq!(store.inner.hub.watchers(), 2);
+    drop(watches);
+    assert_eq!(store.inner.hub.watchers(), 0);
+}
+
+#[tokio::test]
+async fn compaction_removes_the_rows_of_the_past() {
+    let store = Embedded::in_memory();
+    for round in 0..300 {
+        let operations = (0..10).map(|key| Operation::put(format!("/{key}"), round.to_string(), Precondition::None));
+        for outcome in store.batch(operations.collect()).await {
+            outcome.unwrap();
+        }
+    }
+    let deletion = store.delete("/0", Precondition::None).await.unwrap();
+    store.compact(deletion).await.unwrap();
+    // The rows go in steps after the answer.
+    let counts = async {
+        while store.inner.reads.row_counts().await != (9, 9, 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), counts)
+        .await
+        .expect("the rows of nine keys remain, and no others");
+}
+
+#[tokio::test]
+async fn history_expires_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let interval = Duration::from_millis(5);
+    let options = Options {
+        history: Some(Duration::ZERO),
+        compaction_interval: interval,
+        ..Options::default()
+    };
+    let store = Embedded::open(directory.path(), options).await.unwrap();
+    let first = put(&store, "/a", "1").await;
+    put(&store, "/a", "2").await;
+    let expired = async {
+        while store.range(RangeRequest::default().at(first)).await.is_ok() {
+            tokio::time::sleep(interval).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), expired)
+        .await
+        .expect("the first state expires");
 }

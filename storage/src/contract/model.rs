@@ -1,0 +1,224 @@
+//! The store against a model: the whole state, once per revision, in ordinary maps.
+//!
+//! [`check`] takes any sequence of operations, so a property test can make them up and shrink them. It needs a store that
+//! nobody else writes to.
+
+use std::collections::BTreeMap;
+
+use super::{Row, TestStore, changes_until, row};
+use crate::{Error, Operation, Precondition, RangeRequest, Result, Revision, WatchEvent};
+
+/// A step of the check.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Writes made as one batch.
+    Batch(Vec<Write>),
+    /// Compact this many revisions before the current one.
+    Compact(u64),
+}
+
+/// A write.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// Which of the model's keys.
+    pub key: usize,
+    /// Deletes the key instead of putting to it.
+    pub delete: bool,
+    /// What the write asks for.
+    pub expect: Expect,
+}
+
+/// A precondition in terms of the model.
+#[derive(Debug, Clone, Copy)]
+pub enum Expect {
+    /// Nothing.
+    Anything,
+    /// The key to be absent.
+    Absent,
+    /// The key at the revision that it has, or at revision 1 if it is absent.
+    Current,
+    /// The key at a revision that it does not have.
+    Other,
+}
+
+/// The keys of the model: neighbours, a key that is the prefix of others, and one outside of the prefix that is read.
+pub const KEYS: [&str; 7] = [
+    "/model/a",
+    "/model/a/b",
+    "/model/a0",
+    "/model/b",
+    "/model/b/",
+    "/model/ü",
+    "/model2/outside",
+];
+const PREFIX: &str = "/model/";
+
+type State = BTreeMap<String, Row>;
+
+struct Model {
+    /// The state right after each revision since `oldest`.
+    states: BTreeMap<u64, State>,
+    oldest: u64,
+    current: u64,
+    written: usize,
+}
+
+/// Performs the steps on the store and on the model, and compares every outcome, every state and every watch.
+pub async fn check(store: TestStore, steps: Vec<Step>) {
+    let start = store.current_revision().await.unwrap().0;
+    let mut model = Model {
+        states: BTreeMap::from([(start, State::new())]),
+        oldest: start,
+        current: start,
+        written: 0,
+    };
+    for step in steps {
+        match step {
+            Step::Batch(writes) => model.write(&store, &writes).await,
+            Step::Compact(back) => model.compact(&store, back).await,
+        }
+    }
+    assert_eq!(store.current_revision().await.unwrap(), Revision(model.current));
+    model.compare_states(&store).await;
+    model.compare_watches(&store).await;
+}
+
+impl Model {
+    async fn write(&mut self, store: &TestStore, writes: &[Write]) {
+        let (mut operations, mut expected) = (Vec::new(), Vec::new());
+        for write in writes {
+            let (operation, outcome) = self.apply(write);
+            operations.push(operation);
+            expected.push(outcome);
+        }
+        let outcomes = store.batch(operations.clone()).await;
+        for ((outcome, expected), operation) in outcomes.into_iter().zip(expected).zip(operations) {
+            assert_eq!(simplify(outcome), expected, "{operation:?}");
+        }
+    }
+
+    fn apply(&mut self, write: &Write) -> (Operation, Outcome) {
+        let key = KEYS[write.key % KEYS.len()];
+        let mut state = self.states[&self.current].clone();
+        let existing = state.get(key).cloned();
+        let precondition = match write.expect {
+            Expect::Anything => Precondition::None,
+            Expect::Absent => Precondition::Absent,
+            Expect::Current => Precondition::Revision(existing.as_ref().map_or(Revision(1), |row| row.3)),
+            Expect::Other => Precondition::Revision(Revision(self.current + 10)),
+        };
+        let holds = match precondition {
+            Precondition::None => true,
+            Precondition::Absent => existing.is_none(),
+            Precondition::Revision(revision) => existing.as_ref().is_some_and(|row| row.3 == revision),
+        };
+        self.written += 1;
+        let value = format!("value {}", self.written);
+        let operation = if write.delete {
+            Operation::delete(key, precondition)
+        } else {
+            Operation::put(key, value.clone(), precondition)
+        };
+        if !holds {
+            return (operation, Outcome::Conflict(existing));
+        }
+        let revision = Revision(self.current + 1);
+        match (write.delete, existing) {
+            (true, None) => return (operation, Outcome::NotFound),
+            (true, Some(_)) => drop(state.remove(key)),
+            (false, existing) => {
+                let created = existing.map_or(revision, |row| row.2);
+                state.insert(key.to_owned(), (key.to_owned(), value, created, revision));
+            }
+        }
+        self.current = revision.0;
+        self.states.insert(self.current, state);
+        (operation, Outcome::Done(revision))
+    }
+
+    async fn compact(&mut self, store: &TestStore, back: u64) {
+        let revision = self.current.saturating_sub(back).max(self.oldest);
+        store.compact(Revision(revision)).await.unwrap();
+        self.oldest = revision;
+        self.states = self.states.split_off(&revision);
+    }
+
+    async fn compare_states(&self, store: &TestStore) {
+        for (revision, state) in &self.states {
+            let expected: Vec<_> = state
+                .values()
+                .filter(|row| row.0.starts_with(PREFIX))
+                .cloned()
+                .collect();
+            let request = RangeRequest::prefix(PREFIX).at(Revision(*revision));
+            let whole = store.range(request.clone()).await.unwrap();
+            assert_eq!(
+                whole.entries.iter().map(row).collect::<Vec<_>>(),
+                expected,
+                "at {revision}"
+            );
+            let mut paged = Vec::new();
+            let mut request = request.limit(2).counting();
+            loop {
+                let page = store.range(request.clone()).await.unwrap();
+                paged.extend(page.entries.iter().map(row));
+                assert_eq!(
+                    page.remaining,
+                    Some((expected.len() - paged.len()) as u64),
+                    "at {revision}"
+                );
+                match page.entries.last() {
+                    Some(last) if page.more => request = request.after(&*last.key),
+                    _ => break,
+                }
+            }
+            assert_eq!(paged, expected, "in pages at {revision}");
+        }
+    }
+
+    /// A watch from any revision turns the state of that revision into the present one.
+    async fn compare_watches(&self, store: &TestStore) {
+        let in_prefix = |state: &State| -> State {
+            state
+                .iter()
+                .filter(|(key, _)| key.starts_with(PREFIX))
+                .map(|(key, row)| (key.clone(), row.clone()))
+                .collect()
+        };
+        for (revision, state) in &self.states {
+            let mut state = in_prefix(state);
+            let mut watch = store.watch(PREFIX, Revision(*revision)).await.unwrap();
+            for change in changes_until(&mut watch, Revision(self.current)).await.unwrap() {
+                let at = change.revision().0;
+                match change {
+                    WatchEvent::Put { entry, previous } => {
+                        let replaced = state.insert(entry.key.to_string(), row(&entry));
+                        assert_eq!(replaced, previous.as_ref().map(row));
+                    }
+                    WatchEvent::Delete { key, previous, .. } => {
+                        assert_eq!(state.remove(&*key), Some(row(&previous)));
+                    }
+                    WatchEvent::Progress { .. } => unreachable!("only changes are returned"),
+                }
+                assert_eq!(state, in_prefix(&self.states[&at]), "watched from {revision} to {at}");
+            }
+            assert_eq!(state, in_prefix(&self.states[&self.current]), "watched from {revision}");
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Done(Revision),
+    NotFound,
+    Conflict(Option<Row>),
+}
+
+fn simplify(outcome: Result<Revision>) -> Outcome {
+    match outcome {
+        Ok(revision) => Outcome::Done(revision),
+        Err(Error::NotFound { .. }) => Outcome::NotFound,
+        Err(Error::Conflict { current, .. }) => Outcome::Conflict(current.as_ref().map(row)),
+        Err(error) => panic!("{error}"),
+    }
+}

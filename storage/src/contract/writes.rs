@@ -1,0 +1,163 @@
+//! Puts, deletes and batches.
+
+use super::{TestStore, assert_conflict, entry, put, row};
+use crate::{Error, Operation, Precondition, Revision};
+
+/// Each change has the next revision, and the store is at it.
+pub async fn put_raises_the_revision_by_one(store: TestStore) {
+    let first = put(&store, "/writes/raise/a", "1").await;
+    let second = put(&store, "/writes/raise/a", "1").await;
+    assert_eq!(second, first.next(), "the same value again is a change too");
+    assert_eq!(store.current_revision().await.unwrap(), second);
+    let read = store.get("/writes/raise/a").await.unwrap();
+    assert_eq!(read.revision, second);
+    assert_eq!(
+        row(&read.entry.unwrap()),
+        ("/writes/raise/a".into(), "1".into(), first, second)
+    );
+}
+
+/// A write that fails leaves the revision alone.
+pub async fn failed_writes_raise_nothing(store: TestStore) {
+    let revision = put(&store, "/writes/failed/a", "1").await;
+    store
+        .put("/writes/failed/a", "2".into(), Precondition::Absent)
+        .await
+        .unwrap_err();
+    store.delete("/writes/failed/b", Precondition::None).await.unwrap_err();
+    assert_eq!(store.current_revision().await.unwrap(), revision);
+    assert_eq!(put(&store, "/writes/failed/a", "3").await, revision.next());
+}
+
+/// `Absent` holds for a key that does not exist, also after a deletion.
+pub async fn put_of_an_absent_key_conflicts_with_an_existing_one(store: TestStore) {
+    let key = "/writes/absent/a";
+    store.put(key, "1".into(), Precondition::Absent).await.unwrap();
+    let existing = entry(&store, key).await;
+    assert_conflict(
+        store.put(key, "2".into(), Precondition::Absent).await,
+        existing.as_ref(),
+    );
+    store.delete(key, Precondition::None).await.unwrap();
+    store.put(key, "3".into(), Precondition::Absent).await.unwrap();
+}
+
+/// `Revision` holds for the revision of the last put and for no other.
+pub async fn put_at_a_revision_conflicts_with_any_other(store: TestStore) {
+    let key = "/writes/at/a";
+    assert_conflict(
+        store.put(key, "0".into(), Precondition::Revision(Revision(1))).await,
+        None,
+    );
+    let first = put(&store, key, "1").await;
+    let second = store.put(key, "2".into(), Precondition::Revision(first)).await.unwrap();
+    let existing = entry(&store, key).await;
+    assert_conflict(
+        store.put(key, "3".into(), Precondition::Revision(first)).await,
+        existing.as_ref(),
+    );
+    put(&store, "/writes/at/b", "1").await;
+    store
+        .put(key, "3".into(), Precondition::Revision(second))
+        .await
+        .unwrap();
+}
+
+/// The create revision stays through updates; a key that was deleted and put again has a new one.
+pub async fn the_create_revision_lasts_until_deletion(store: TestStore) {
+    let key = "/writes/create/a";
+    let first = put(&store, key, "1").await;
+    let second = put(&store, key, "2").await;
+    assert_eq!(
+        row(&entry(&store, key).await.unwrap()),
+        (key.into(), "2".into(), first, second)
+    );
+    store.delete(key, Precondition::None).await.unwrap();
+    let third = put(&store, key, "3").await;
+    assert_eq!(
+        row(&entry(&store, key).await.unwrap()),
+        (key.into(), "3".into(), third, third)
+    );
+}
+
+/// A delete needs its key, and its revision if it asks for one.
+pub async fn delete_honours_its_precondition(store: TestStore) {
+    let key = "/writes/delete/a";
+    assert!(
+        matches!(store.delete(key, Precondition::None).await, Err(Error::NotFound { key: missing }) if *missing == *key)
+    );
+    assert_conflict(store.delete(key, Precondition::Revision(Revision(1))).await, None);
+    let first = put(&store, key, "1").await;
+    let second = put(&store, key, "2").await;
+    let existing = entry(&store, key).await;
+    assert_conflict(
+        store.delete(key, Precondition::Revision(first)).await,
+        existing.as_ref(),
+    );
+    let deletion = store.delete(key, Precondition::Revision(second)).await.unwrap();
+    assert_eq!(deletion, second.next());
+    assert_eq!(entry(&store, key).await, None);
+}
+
+/// Operations of a batch succeed and fail on their own, in order, and see what earlier ones did.
+pub async fn a_batch_has_an_outcome_per_operation(store: TestStore) {
+    assert!(store.batch(Vec::new()).await.is_empty());
+    let before = put(&store, "/writes/batch/a", "1").await;
+    let outcomes = store
+        .batch(vec![
+            Operation::put("/writes/batch/a", "2", Precondition::Revision(before)),
+            Operation::put("/writes/batch/a", "3", Precondition::Revision(before)),
+            Operation::put("/writes/batch/b", "1", Precondition::Absent),
+            Operation::delete("/writes/batch/b", Precondition::None),
+            Operation::delete("/writes/batch/b", Precondition::None),
+        ])
+        .await;
+    let [first, second, third, fourth, fifth] = <[_; 5]>::try_from(outcomes).unwrap();
+    let first = first.unwrap();
+    assert!(matches!(second, Err(Error::Conflict { current: Some(current), .. }) if current.revision == first));
+    assert!(first < *third.as_ref().unwrap() && third.unwrap() < *fourth.as_ref().unwrap());
+    assert!(matches!(fifth, Err(Error::NotFound { .. })));
+    assert_eq!(store.current_revision().await.unwrap(), fourth.unwrap());
+    assert_eq!(entry(&store, "/writes/batch/b").await, None);
+}
+
+/// Of many writers that saw the same revision, one gets through.
+pub async fn concurrent_puts_at_a_revision_have_one_winner(store: TestStore) {
+    let key = "/writes/race/a";
+    let revision = put(&store, key, "start").await;
+    let puts = (0..32).map(|writer| store.put(key, format!("{writer}").into(), Precondition::Revision(revision)));
+    let outcomes = futures::future::join_all(puts).await;
+    let winners: Vec<_> = (0..32).filter(|writer| outcomes[*writer].is_ok()).collect();
+    assert_eq!(winners.len(), 1);
+    assert_eq!(entry(&store, key).await.unwrap().value, format!("{}", winners[0]));
+}
+
+/// Read, add one, put at the revision read, again if it conflicts: no increment is lost.
+pub async fn concurrent_increments_are_all_counted(store: TestStore) {
+    const WRITERS: usize = 8;
+    const INCREMENTS: usize = 10;
+    let key = "/writes/count/a";
+    put(&store, key, "0").await;
+    let writers = (0..WRITERS).map(|_| async {
+        for _ in 0..INCREMENTS {
+            loop {
+                let current = entry(&store, key).await.unwrap();
+                let count: usize = std::str::from_utf8(&current.value).unwrap().parse().unwrap();
+                let next = (count + 1).to_string();
+                match store
+                    .put(key, next.into(), Precondition::Revision(current.revision))
+                    .await
+                {
+                    Ok(_) => break,
+                    Err(Error::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    assert_eq!(
+        entry(&store, key).await.unwrap().value,
+        (WRITERS * INCREMENTS).to_string()
+    );
+}
