@@ -24,7 +24,8 @@ type container struct {
 	// spec is the newest. Guarded by pod.mutex.
 	spec *corev1.Container
 
-	mutex   sync.Mutex
+	mutex sync.Mutex
+	// id is that of the newest run, empty before the first; restart is the number of that run.
 	id      string
 	state   corev1.ContainerState
 	last    corev1.ContainerState
@@ -70,11 +71,10 @@ func (c *container) advance(object *corev1.Pod, policy corev1.RestartPolicy) {
 			return
 		}
 		c.last = corev1.ContainerState{Terminated: ended}
-		c.retryAt = ended.FinishedAt.Add(backoff(c.restart))
-		if c.restart == 0 {
-			c.retryAt = time.Time{}
+		// The first restart is at once, as the kubelet's.
+		if c.restart > 0 {
+			c.retryAt = ended.FinishedAt.Add(backoff(c.restart))
 		}
-		c.restart++
 		c.wait("CrashLoopBackOff", fmt.Sprintf("restarting failed container=%s", c.name))
 	}
 	if delay := time.Until(c.retryAt); delay > 0 {
@@ -106,7 +106,11 @@ func (c *container) start(object *corev1.Pod) (reason string, err error) {
 	if err := os.MkdirAll(c.dir(), 0o755); err != nil {
 		return "CreateContainerError", err
 	}
-	out, err := newOutput(c.logPath(c.restart))
+	run := c.restart
+	if c.id != "" {
+		run++
+	}
+	out, err := newOutput(c.logPath(run))
 	if err != nil {
 		return "CreateContainerError", err
 	}
@@ -114,7 +118,6 @@ func (c *container) start(object *corev1.Pod) (reason string, err error) {
 	if _, err := rand.Read(id); err != nil {
 		return "CreateContainerError", err
 	}
-	c.id = hex.EncodeToString(id)
 	running, err := startContainerProcess(c.spec, environment, c.dir(), out)
 	if err != nil {
 		out.close()
@@ -122,6 +125,7 @@ func (c *container) start(object *corev1.Pod) (reason string, err error) {
 	}
 	recorder.Eventf(object, corev1.EventTypeNormal, "Pulled", "Container image %q already present on machine", c.spec.Image)
 	recorder.Eventf(object, corev1.EventTypeNormal, "Started", "Started container %s", c.name)
+	c.id, c.restart = hex.EncodeToString(id), run
 	c.process, c.output, c.ended = running, out, make(chan struct{})
 	c.state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
 	go c.watch(running, out, c.ended)

@@ -11,10 +11,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/util/flushwriter"
-	"k8s.io/client-go/kubernetes/scheme"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-client/pkg/logs"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	// Registers the conversion from a query to PodLogOptions, which client-go does not have.
+	_ "k8s.io/kubernetes/pkg/apis/core/install"
 )
 
 // containerLogs serves GET /containerLogs/{namespace}/{pod}/{container}: the kubelet's own reader over our log files, so
@@ -25,7 +27,7 @@ func (k *Kubelet) containerLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	options := &corev1.PodLogOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
+	if err := legacyscheme.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
 		http.Error(w, `{"message": "Unable to decode query."}`, http.StatusBadRequest)
 		return
 	}
@@ -66,29 +68,28 @@ func readerOptions(options *corev1.PodLogOptions) *logs.LogOptions {
 	return reader
 }
 
-// logOf returns the file of the newest run of a container, or of the one before, and the ID of the container.
+// logOf returns the file of the newest run of a container, or of the one that ended last before it, and the ID of the
+// container.
 func (c *container) logOf(previous bool) (path, id string, err error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	run := c.restart
-	if waiting := c.state.Waiting; waiting != nil || c.id == "" {
-		run--
-		if run < 0 && !previous {
-			reason := "ContainerCreating"
-			if waiting != nil {
-				reason = waiting.Reason
-			}
-			return "", "", fmt.Errorf("container %q in pod %q is waiting to start: %s", c.name, c.pod.name(), reason)
+	if c.id == "" && !previous {
+		reason := "ContainerCreating"
+		if c.state.Waiting != nil {
+			reason = c.state.Waiting.Reason
 		}
-	} else if previous {
-		run--
+		return "", "", fmt.Errorf("container %q in pod %q is waiting to start: %s", c.name, c.pod.name(), reason)
+	}
+	run, which := c.restart, "log of"
+	if previous {
+		which = "previous terminated"
+		if c.state.Waiting == nil {
+			run--
+		}
 	}
 	path = c.logPath(run)
-	if _, err := os.Stat(path); run < 0 || err != nil {
-		if previous {
-			return "", "", fmt.Errorf("previous terminated container %q in pod %q not found", c.name, c.pod.name())
-		}
-		return "", "", fmt.Errorf("log of container %q in pod %q not found", c.name, c.pod.name())
+	if _, err := os.Stat(path); err != nil {
+		return "", "", fmt.Errorf("%s container %q in pod %q not found", which, c.name, c.pod.name())
 	}
 	return path, c.id, nil
 }
