@@ -208,11 +208,12 @@ impl FieldManager {
                 managed.entries.remove(&identifier);
             }
         }
-        if applied.is_none() && managed == stored {
-            return Ok(live.clone());
-        }
+        let unchanged = applied.is_none() && managed == stored;
         let mut object = applied.unwrap_or_else(|| live.clone());
-        managed.store(&mut object);
+        // What is stored stays as it is written, also where it would be encoded differently here.
+        if !unchanged {
+            managed.store(&mut object);
+        }
         if manager == last_applied::KUBECTL {
             last_applied::refresh(&mut object, config);
         }

@@ -263,6 +263,33 @@ fn kubectl_takes_over_what_it_applied_on_the_client_side() {
 }
 
 #[test]
+fn the_annotation_is_kept_up_to_date_by_kubectl_alone() {
+    let manager = manager();
+    let mut live = client_side_applied(&manager, &json!({"replicas": 1}));
+    live = manager
+        .apply(Some(&live), &config(&json!({"replicas": 1})), "kubectl", false, at(2))
+        .unwrap();
+    live["metadata"]["annotations"][LAST_APPLIED] = json!("stale");
+    let apply = |who| {
+        manager
+            .apply(Some(&live), &config(&json!({"replicas": 1})), who, false, at(3))
+            .unwrap()
+    };
+    let annotation = |object: &Value| object["metadata"]["annotations"][LAST_APPLIED].clone();
+    assert_eq!(
+        annotation(&apply("kubectl")),
+        json!(format!("{}\n", config(&json!({"replicas": 1}))))
+    );
+    assert_eq!(annotation(&apply("other")), json!("stale"));
+    // Where it would be too long, it goes.
+    let long = json!({"text": "x".repeat(256 * 1024)});
+    let applied = manager
+        .apply(Some(&live), &config(&long), "kubectl", true, at(3))
+        .unwrap();
+    assert_eq!(annotation(&applied), Value::Null);
+}
+
+#[test]
 fn kubectl_does_not_take_over_what_changed_since() {
     let manager = manager();
     let live = client_side_applied(&manager, &json!({"replicas": 1, "text": "a"}));

@@ -190,6 +190,35 @@ fn nothing_empty_is_left_behind() {
 }
 
 #[test]
+fn what_somebody_owns_as_empty_stays_empty() {
+    Story::new()
+        .apply("one", json!({"nested": {"inner": {"value": "a"}}, "tags": ["a"]}))
+        .apply("one", json!({"nested": {}, "tags": []}))
+        .is(json!({"nested": {}, "tags": []}))
+        .apply("two", json!({"nested": {"inner": {}}}))
+        .apply("one", json!({"nested": {"inner": {"value": "a"}}}))
+        .apply("one", json!({"replicas": 1}))
+        // An empty list is nobody's, so nobody takes it away either.
+        .is(json!({"nested": {"inner": {}}, "replicas": 1, "tags": []}));
+}
+
+#[test]
+fn a_struct_with_but_an_empty_list_stays_its_owners() {
+    let story = Story::new()
+        .update("ctl", json!({"tags": []}))
+        .apply("one", json!({"replicas": 1}));
+    let nothing = json!({"apiVersion": "v1", "kind": "Thing", "metadata": {"name": "t"}});
+    let object = story
+        .manager
+        .apply(Some(&story.object), &nothing, "one", false, Timestamp::UNIX_EPOCH)
+        .unwrap();
+    Story { object, ..story }
+        .is(json!({"tags": []}))
+        .owns("ctl", Update, json!([["tags"]]))
+        .owns("one", Apply, json!([]));
+}
+
+#[test]
 fn what_others_have_inside_keeps_what_it_is_in() {
     Story::new()
         .apply("one", json!({"nested": {"inner": {"value": "a"}}}))
