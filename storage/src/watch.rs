@@ -89,6 +89,12 @@ impl WatchStream {
     pub fn request_progress(&self) {
         self.progress.request();
     }
+
+    /// The way to ask for progress, for a store that wraps the watches of another one.
+    #[must_use]
+    pub fn progress_requests(&self) -> Arc<dyn ProgressRequest> {
+        Arc::clone(&self.progress)
+    }
 }
 
 impl Stream for WatchStream {
