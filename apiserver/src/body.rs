@@ -1,0 +1,95 @@
+//! Reading request bodies: size, media types, YAML.
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use umbra_apimachinery::status::{Reason, Status};
+use umbra_registry::resource::Body;
+
+/// How large a body may be (`MaxRequestBodyBytes` of kube-apiserver's defaults), in bytes.
+pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// 413 for one that is too large, 400 for one that breaks off.
+pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Status> {
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > LIMIT) {
+        return Err(too_large());
+    }
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Status::bad_request(format!("the request body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > LIMIT {
+            return Err(too_large());
+        }
+        if read.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
+}
+
+fn too_large() -> Status {
+    Status::failure(
+        Reason::RequestEntityTooLarge,
+        format!("Request entity too large: limit is {LIMIT}"),
+    )
+}
+
+/// The media type of a request's body in lower case, without parameters; `application/json` where none is given.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = value.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if media_type.is_empty() {
+        "application/json".to_owned()
+    } else {
+        media_type.to_ascii_lowercase()
+    }
+}
+
+/// An object as JSON, whichever of the two it came in.
+///
+/// # Errors
+/// 415 for other media types, 400 for YAML that cannot be read.
+pub(crate) fn object_to_json(media_type: &str, body: Bytes) -> Result<Bytes, Status> {
+    match media_type {
+        "application/json" => Ok(body),
+        "application/yaml" => yaml_to_json(&body),
+        _ => Err(unsupported(media_type, "application/json, application/yaml")),
+    }
+}
+
+/// 415, as kube-apiserver words it, and what to do about it where the client speaks a binary form.
+pub(crate) fn unsupported(media_type: &str, accepted: &str) -> Status {
+    let mut message =
+        format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    if matches!(
+        media_type,
+        "application/vnd.kubernetes.protobuf" | "application/cbor" | "application/apply-patch+cbor"
+    ) {
+        message.push_str(&format!(
+            "; {media_type} is not served here, set the client's content type to application/json"
+        ));
+    }
+    Status::failure(Reason::UnsupportedMediaType, message)
+}
+
+fn yaml_to_json(body: &[u8]) -> Result<Bytes, Status> {
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Status::bad_request(format!(
+            "the object provided is unrecognized: error converting YAML to JSON: {error}"
+        ))
+    };
+    let value: serde_json::Value = serde_saphyr::from_slice(body).map_err(|error| unreadable(&error))?;
+    let json = serde_json::to_vec(&value).map_err(|error| unreadable(&error))?;
+    Ok(Bytes::from(json))
+}

@@ -1,0 +1,479 @@
+//! What every request passes before it is served, and every answer before it is sent: [`ApiServer::handle`].
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use umbra_apimachinery::request::{RequestInfo, RootName, RootPath};
+use umbra_apimachinery::status::{Reason, Status};
+use umbra_apimachinery::user::UserInfo;
+use umbra_auth::authenticate::{Authenticators, Credentials};
+use umbra_auth::impersonate;
+use umbra_registry::request::{RequestContext, Warnings};
+use umbra_registry::resource::Body;
+use umbra_registry::root::Root;
+
+use crate::metrics::{Finished, InFlightGuard};
+use crate::query::Query;
+use crate::respond::{add_warnings, empty, failure};
+use crate::service::ApiServer;
+use crate::{health, routes, verbs};
+
+/// When a short request has to be answered (`RequestTimeout` of kube-apiserver).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// How a WebSocket client hands over a token, among the protocols it speaks
+/// (`k8s.io/apiserver/pkg/authentication/request/websocket`).
+const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The certificates that a connection's client presented, its own first; not verified beyond that it holds the key. A
+/// request extension that only the listener sets.
+#[derive(Debug, Clone, Default)]
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+
+/// The connection that a request came over.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// Cuts it.
+    pub(crate) abort: CancellationToken,
+}
+
+/// Who sends a request from within this process. Nothing outside of this crate can make one.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity(pub(crate) Arc<UserInfo>);
+
+/// Finds out who sends a request.
+#[async_trait]
+pub trait Authenticate: Send + Sync {
+    /// The sender; `None` is somebody who presents no credentials.
+    ///
+    /// # Errors
+    /// Where credentials are presented and prove nothing: the answer is 401, and the text goes to the log.
+    async fn authenticate(&self, peer: &PeerCertificates, headers: &HeaderMap) -> Result<Option<UserInfo>, String>;
+}
+
+#[async_trait]
+impl Authenticate for Authenticators {
+    async fn authenticate(&self, peer: &PeerCertificates, headers: &HeaderMap) -> Result<Option<UserInfo>, String> {
+        let credentials = Credentials {
+            peer_certificates: &peer.0,
+            headers,
+        };
+        Self::authenticate(self, &credentials, UnixTime::now()).map_err(|error| error.to_string())
+    }
+}
+
+/// What is known of a request when it arrives.
+struct Arrival {
+    method: Method,
+    path: String,
+    raw_query: String,
+    info: Arc<RequestInfo>,
+    long_running: bool,
+    started: Instant,
+    audit_id: HeaderValue,
+    user_agent: Arc<str>,
+    user: OnceLock<Arc<UserInfo>>,
+    warnings: Warnings,
+}
+
+impl Arrival {
+    fn new(request: &Request<Body>) -> Self {
+        let path = request.uri().path().to_owned();
+        let raw_query = request.uri().query().unwrap_or_default().to_owned();
+        let below = RootPath::split(&path).path;
+        let info = RequestInfo::parse(request.method().as_str(), below, &raw_query);
+        // Kubernetes' own rule (`BasicLongRunningRequestCheck`), which is why roots hang below `proxy` subresources.
+        let long_running =
+            info.is_resource_request && (info.verb == "watch" || verbs::is_connection(&info.subresource));
+        let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
+        let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Self {
+            method: request.method().clone(),
+            info: Arc::new(info),
+            long_running,
+            started: Instant::now(),
+            audit_id: given.unwrap_or_else(new_audit_id),
+            user_agent: agent.unwrap_or_default().into(),
+            user: OnceLock::new(),
+            warnings: Warnings::default(),
+            path,
+            raw_query,
+        }
+    }
+
+    fn root(&self) -> RootPath<'_> {
+        RootPath::split(&self.path)
+    }
+
+    fn root_kind(&self) -> &'static str {
+        match self.root().root {
+            RootName::Hub => "hub",
+            RootName::Cluster(_) => "cluster",
+            RootName::View(_) => "view",
+            RootName::Fleet(_) => "fleet",
+        }
+    }
+
+    fn request_kind(&self) -> &'static str {
+        match self.info.verb.as_str() {
+            "watch" => "watch",
+            _ if self.long_running => "connection",
+            "get" | "list" | "head" | "options" => "read",
+            _ => "write",
+        }
+    }
+
+    /// `/version` tells everyone what it tells anyone.
+    fn is_public(&self) -> bool {
+        self.root().root == RootName::Hub && self.info.path.trim_end_matches('/') == "/version"
+    }
+}
+
+fn new_audit_id() -> HeaderValue {
+    HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a header value")
+}
+
+impl ApiServer {
+    /// Serves one request. Cancel safe as far as the root is: dropping the future drops the request.
+    pub(crate) async fn handle(self, request: Request<Body>) -> Response<Body> {
+        let arrival = Arrival::new(&request);
+        let counted = self.metrics().begin(arrival.request_kind());
+        let mut permit = None;
+        let served = AssertUnwindSafe(self.filtered(&arrival, &mut permit, request));
+        let response = match served.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => failure(&status),
+            Err(_) => {
+                tracing::error!(method = %arrival.method, path = arrival.path, "a request handler panicked");
+                failure(&Status::internal(
+                    "this request caused a panic, which was logged; please report it",
+                ))
+            }
+        };
+        self.finish(&arrival, response, Guards { counted, permit })
+    }
+
+    /// The filters, in their order. What stands in front costs least.
+    async fn filtered(
+        &self,
+        arrival: &Arrival,
+        permit: &mut Option<OwnedSemaphorePermit>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        refuse_dot_segments(&arrival.path)?;
+        let query = Query::parse(&arrival.raw_query);
+        if health::is_open(&arrival.path)
+            && let Some(answer) = health::answer(self.checks(), &arrival.path, &query)
+        {
+            return answer;
+        }
+        let deadline = arrival.started
+            + query
+                .timeout()?
+                .map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT));
+
+        let user = self.authenticated(arrival, &mut request).await?;
+        let user = self.impersonated(user, request.headers()).await?;
+        let user = arrival.user.get_or_init(|| user);
+        remove_credentials(request.headers_mut());
+
+        if !arrival.long_running {
+            *permit = self.in_flight().admit(&arrival.info.verb, user)?;
+        }
+        let root = arrival.root();
+        self.roots().enter(user, root.root, &arrival.method).await?;
+
+        let context = RequestContext {
+            user: Arc::clone(user),
+            info: Arc::clone(&arrival.info),
+            prefix: root.prefix.into(),
+            deadline,
+            warnings: arrival.warnings.clone(),
+            user_agent: Arc::clone(&arrival.user_agent),
+        };
+        let served = self.serve(arrival, &context, request, &query);
+        if arrival.long_running {
+            // Until they begin, these are bounded by what serves them; afterwards they last as long as they want.
+            return served.await;
+        }
+        tokio::time::timeout_at(deadline, served)
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Authorizes and serves a request in the root that it has entered.
+    async fn serve(
+        &self,
+        arrival: &Arrival,
+        context: &RequestContext,
+        mut request: Request<Body>,
+        query: &Query,
+    ) -> Result<Response<Body>, Status> {
+        let root = arrival.root();
+        match self.roots().root(root.root).await? {
+            Root::Forward(forward) => {
+                *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
+                forward.forward(context, request).await
+            }
+            Root::Api(api) => {
+                if !arrival.is_public() {
+                    api.authorize(&context.user, &context.info).await?;
+                }
+                if context.info.is_resource_request {
+                    verbs::serve(self, &*api, context, request, query).await
+                } else {
+                    let (parts, _) = request.into_parts();
+                    routes::serve(self, &*api, context, &parts.method, &parts.headers, query).await
+                }
+            }
+        }
+    }
+
+    async fn authenticated(&self, arrival: &Arrival, request: &mut Request<Body>) -> Result<Arc<UserInfo>, Status> {
+        if let Some(Identity(user)) = request.extensions_mut().remove() {
+            return Ok(user);
+        }
+        let peer = request
+            .extensions_mut()
+            .remove::<PeerCertificates>()
+            .unwrap_or_default();
+        match self.authenticate().authenticate(&peer, request.headers()).await {
+            Ok(Some(user)) => Ok(Arc::new(user)),
+            Ok(None) if arrival.is_public() => Ok(Arc::new(UserInfo::anonymous())),
+            Ok(None) => Err(Status::failure(Reason::Unauthorized, "Unauthorized")),
+            Err(reason) => {
+                tracing::info!(path = arrival.path, reason, "a request was not authenticated");
+                Err(Status::failure(Reason::Unauthorized, "Unauthorized"))
+            }
+        }
+    }
+
+    /// Lets the sender act as somebody else, where the hub allows it to impersonate all that it asks for.
+    async fn impersonated(&self, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
+        let wanted = impersonate::parse(headers).map_err(|error| Status::bad_request(error.to_string()))?;
+        let Some(wanted) = wanted else { return Ok(user) };
+        let Root::Api(hub) = self.roots().root(RootName::Hub).await? else {
+            return Err(Status::failure(
+                Reason::Forbidden,
+                "the hub decides on no impersonation",
+            ));
+        };
+        for check in &wanted.checks {
+            let attributes = check.attributes();
+            let info = RequestInfo {
+                is_resource_request: true,
+                verb: attributes.verb.to_owned(),
+                group: attributes.group.to_owned(),
+                resource: attributes.resource.to_owned(),
+                subresource: attributes.subresource.to_owned(),
+                namespace: attributes.namespace.to_owned(),
+                name: attributes.name.to_owned(),
+                ..RequestInfo::default()
+            };
+            hub.authorize(&user, &info).await?;
+        }
+        Ok(Arc::new(wanted.user))
+    }
+
+    /// Puts on what every answer carries, and writes down what became of the request.
+    fn finish(&self, arrival: &Arrival, mut response: Response<Body>, guards: Guards) -> Response<Body> {
+        let headers = response.headers_mut();
+        headers.insert(AUDIT_ID, arrival.audit_id.clone());
+        let private = HeaderValue::from_static("no-cache, private");
+        headers.entry(CACHE_CONTROL).or_insert(private);
+        add_warnings(headers, &arrival.warnings.take());
+        let code = response.status().as_u16();
+        let duration = arrival.started.elapsed();
+        let finished = Finished {
+            root: arrival.root_kind(),
+            verb: known_verb(&arrival.info.verb),
+            group: if code == 404 { "" } else { &arrival.info.group },
+            resource: if code == 404 { "" } else { &arrival.info.resource },
+            code,
+            duration,
+        };
+        self.metrics().finished(&finished, arrival.long_running);
+        log(arrival, code, duration);
+        if arrival.method == Method::HEAD {
+            return response.map(|_| empty());
+        }
+        response.map(|body| Guarded { body, _guards: guards }.boxed_unsync())
+    }
+}
+
+/// Methods are chosen by clients; labels are not.
+fn known_verb(verb: &str) -> &str {
+    match verb {
+        "get" | "list" | "watch" | "create" | "update" | "patch" | "delete" | "deletecollection" | "post" | "put"
+        | "head" | "options" => verb,
+        _ => "other",
+    }
+}
+
+fn log(arrival: &Arrival, code: u16, duration: Duration) {
+    let user = arrival.user.get().map_or("", |user| user.name.as_str());
+    let (method, path) = (&arrival.method, arrival.path.as_str());
+    let root = arrival.root_kind();
+    let milliseconds = duration.as_secs_f64() * 1e3;
+    let audit = arrival.audit_id.to_str().unwrap_or_default();
+    if code >= 500 {
+        tracing::warn!(%method, path, root, user, code, milliseconds, audit, "request failed");
+    } else {
+        tracing::debug!(%method, path, root, user, code, milliseconds, audit, "request");
+    }
+}
+
+/// Removes what proves the sender's identity to this server and must not travel on.
+fn remove_credentials(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    headers.remove(COOKIE);
+    impersonate::remove_headers(headers);
+    let remote: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-remote-"))
+        .cloned()
+        .collect();
+    for name in remote {
+        headers.remove(name);
+    }
+    remove_bearer_protocol(headers);
+}
+
+fn remove_bearer_protocol(headers: &mut HeaderMap) {
+    let offered: Vec<&str> = headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    if !offered.iter().any(|one| one.starts_with(BEARER_PROTOCOL)) {
+        return;
+    }
+    let kept: Vec<&str> = offered
+        .into_iter()
+        .filter(|one| !one.starts_with(BEARER_PROTOCOL))
+        .collect();
+    let kept = HeaderValue::from_str(&kept.join(", ")).ok();
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
+    }
+}
+
+/// A path that climbs could leave the root that it was let into.
+fn refuse_dot_segments(path: &str) -> Result<(), Status> {
+    let climbs = path.split('/').any(|segment| {
+        let decoded = percent_decode_str(segment).decode_utf8_lossy();
+        // A decoded slash may hide further segments.
+        decoded.split('/').any(|part| part == "." || part == "..")
+    });
+    if climbs {
+        return Err(Status::bad_request(
+            "the request path has \".\" or \"..\" segments; send it normalised",
+        ));
+    }
+    Ok(())
+}
+
+fn uri_below(path: &str, query: &str) -> Result<Uri, Status> {
+    let text = if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    };
+    let path_and_query = PathAndQuery::try_from(text).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(Uri::from(path_and_query))
+}
+
+/// 504 for a request that took too long.
+pub(crate) fn timed_out() -> Status {
+    let message = "Timeout: request did not complete within the allotted timeout";
+    Status::failure(Reason::Timeout, message)
+}
+
+/// What is held until the answer is sent.
+struct Guards {
+    #[expect(dead_code, reason = "counts as long as it lives")]
+    counted: InFlightGuard,
+    #[expect(dead_code, reason = "admits the next request when it goes")]
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+struct Guarded {
+    body: Body,
+    _guards: Guards,
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_do_not_travel() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "authorization",
+            "cookie",
+            "x-remote-user",
+            "x-remote-extra-a",
+            "impersonate-user",
+        ] {
+            headers.insert(name, "secret".parse().unwrap());
+        }
+        let offered = "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0";
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+        headers.insert("accept", "application/json".parse().unwrap());
+        remove_credentials(&mut headers);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers[SEC_WEBSOCKET_PROTOCOL], "v4.channel.k8s.io");
+    }
+
+    #[test]
+    fn climbing_paths_are_refused() {
+        for path in ["/a/../b", "/a/%2e%2e/b", "/a/%2E./b", "/a%2f..%2fb", "/./a"] {
+            assert!(refuse_dot_segments(path).is_err(), "{path}");
+        }
+        for path in ["/a/b", "/api/v1/namespaces/a/pods/w.x..y", "/"] {
+            assert!(refuse_dot_segments(path).is_ok(), "{path}");
+        }
+    }
+}
