@@ -24,8 +24,8 @@ import (
 const (
 	// startDeadline is for a machine that is also compiling: idle, a start takes a few seconds.
 	startDeadline = 3 * time.Minute
-	// stopDeadline is how long the API server may wait for its clients to leave.
-	stopDeadline = 10 * time.Second
+	// stopDeadline is how long the API server may wait for its clients to leave, and before that the controllers to end.
+	stopDeadline = 5 * time.Second
 )
 
 type options struct {

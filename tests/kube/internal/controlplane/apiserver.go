@@ -40,6 +40,8 @@ func apiServerFlags(config *Config, authentication string) []string {
 		"--service-cluster-ip-range=" + pki.ServiceNetwork,
 		"--allow-privileged=true",
 		"--profiling=false",
+		// Ends the watches of clients that are still there when the cluster stops. Without it they keep the server.
+		"--shutdown-watch-termination-grace-period=1s",
 
 		"--tls-cert-file=" + p.ServerCert,
 		"--tls-private-key-file=" + p.ServerKey,

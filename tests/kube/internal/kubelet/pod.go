@@ -74,6 +74,10 @@ func (k *Kubelet) reconcile(ctx context.Context, key string) error {
 		return nil
 	}
 	p.sync(object)
+	if phase := p.status(object).Phase; phase == corev1.PodSucceeded || phase == corev1.PodFailed {
+		// Sidecars are all that may still run.
+		p.kill()
+	}
 	return p.reportStatus(ctx, object)
 }
 
@@ -118,7 +122,7 @@ func (p *pod) sync(object *corev1.Pod) {
 	}
 	for index := range object.Spec.InitContainers {
 		spec := &object.Spec.InitContainers[index]
-		sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		sidecar := isSidecar(spec)
 		c := p.container(spec, object.Status.InitContainerStatuses)
 		policy := object.Spec.RestartPolicy
 		if sidecar {

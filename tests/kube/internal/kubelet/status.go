@@ -23,9 +23,9 @@ func (p *pod) status(object *corev1.Pod) *corev1.PodStatus {
 	status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses = nil, nil, nil
 	for index := range object.Spec.InitContainers {
 		spec := &object.Spec.InitContainers[index]
-		sidecar := spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
 		s := p.containerStatus(spec, "PodInitializing")
-		s.Ready = s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 || sidecar && s.State.Running != nil
+		s.Ready = s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 ||
+			isSidecar(spec) && s.State.Running != nil
 		initialized = initialized && s.Ready
 		status.InitContainerStatuses = append(status.InitContainerStatuses, s)
 	}
@@ -73,9 +73,18 @@ func (p *pod) containerStatus(spec *corev1.Container, waiting string) corev1.Con
 	}
 }
 
+// isSidecar tells whether an init container keeps running beside the others.
+func isSidecar(spec *corev1.Container) bool {
+	return spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
+}
+
 // phase follows getPhase of pkg/kubelet/kubelet_pods.go.
 func phase(object *corev1.Pod, status *corev1.PodStatus, killed bool) corev1.PodPhase {
-	for _, s := range status.InitContainerStatuses {
+	for index, s := range status.InitContainerStatuses {
+		if killed && isSidecar(&object.Spec.InitContainers[index]) {
+			// It ends with the pod, and its exit code means nothing.
+			continue
+		}
 		failed := s.State.Terminated != nil && s.State.Terminated.ExitCode != 0
 		if failed && (killed || object.Spec.RestartPolicy == corev1.RestartPolicyNever) {
 			return corev1.PodFailed
