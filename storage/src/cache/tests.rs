@@ -231,12 +231,12 @@ async fn watches_deliver_each_change_once() {
     let deleted = (EventKind::Delete, a(), Some(y()), y(), deletion);
     let creation = (EventKind::Put, "/objects/b/1".to_owned(), None, z, third);
     for expected in [update, deleted.clone(), creation.clone()] {
-        assert_eq!(change(&*next(&mut past).await.unwrap()), expected);
+        assert_eq!(change(&next(&mut past).await.unwrap()), expected);
     }
     for expected in [deleted, creation.clone()] {
-        assert_eq!(change(&*next(&mut live).await.unwrap()), expected);
+        assert_eq!(change(&next(&mut live).await.unwrap()), expected);
     }
-    assert_eq!(change(&*next(&mut scoped).await.unwrap()), creation);
+    assert_eq!(change(&next(&mut scoped).await.unwrap()), creation);
     let revision = fixture.put("/objects/b/2", "z").await;
     let events = (next(&mut live).await.unwrap(), next(&mut past).await.unwrap());
     assert!(Arc::ptr_eq(&events.0, &events.1), "an event is shared");
