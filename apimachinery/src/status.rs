@@ -37,9 +37,13 @@ pub struct Status {
     pub code: u16,
 }
 
-/// The empty `metadata` of a Status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct EmptyMetadata {}
+/// The `metadata` of a Status: empty but for one case.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EmptyMetadata {
+    /// With a 410 for a page of a list: where an inconsistent continuation starts.
+    #[serde(default, rename = "continue", skip_serializing_if = "String::is_empty")]
+    pub continue_token: String,
+}
 
 /// `metav1.StatusDetails`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -179,7 +183,7 @@ impl Status {
         Self {
             api_version: "v1".to_owned(),
             kind: "Status".to_owned(),
-            metadata: EmptyMetadata {},
+            metadata: EmptyMetadata::default(),
             status: "Failure".to_owned(),
             message: message.into(),
             reason: reason.as_str().to_owned(),

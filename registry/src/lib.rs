@@ -6,8 +6,10 @@
 //! of one resource below a root: reads give serialized objects ([`resource::Object`]) that the HTTP code concatenates
 //! and never parses; writes take the body as it came, because a view passes it on to a child.
 
+pub mod builtin;
 pub mod copies;
 pub mod directory;
+pub mod generic;
 pub mod mirror;
 pub mod request;
 pub mod resource;

@@ -1,0 +1,3 @@
+//! The built-in kinds.
+
+pub mod printers;
