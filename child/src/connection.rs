@@ -258,16 +258,22 @@ impl Child {
     ///
     /// As [`Child::send`].
     pub async fn send_on(&self, lane: Lane, request: Request<Body>) -> Result<Response<Body>, ChildError> {
-        if lane != Lane::Watches
-            && let Health::Unreachable { since, reason } = &*self.0.health.borrow()
-        {
-            return Err(ChildError::Unreachable {
+        if lane != Lane::Watches {
+            self.check_circuit()?;
+        }
+        self.send_regardless(lane, request).await
+    }
+
+    /// Fails while the probes say that the child does not answer.
+    fn check_circuit(&self) -> Result<(), ChildError> {
+        match &*self.0.health.borrow() {
+            Health::Unreachable { since, reason } => Err(ChildError::Unreachable {
                 cluster: Arc::clone(self.name()),
                 since: *since,
                 reason: Arc::clone(reason),
-            });
+            }),
+            Health::Unknown | Health::Reachable => Ok(()),
         }
-        self.send_regardless(lane, request).await
     }
 
     /// The same, whatever the probes say.
@@ -276,6 +282,11 @@ impl Child {
         lane: Lane,
         request: Request<Body>,
     ) -> Result<Response<Body>, ChildError> {
+        if self.0.shared.cancel.is_cancelled() {
+            return Err(ChildError::Closed {
+                cluster: Arc::clone(self.name()),
+            });
+        }
         let deadline = match (request.extensions().get::<RequestDeadline>(), lane) {
             (Some(RequestDeadline(deadline)), _) => Some(*deadline),
             (None, Lane::Streams) => None,
@@ -359,8 +370,10 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// When there is no response within 60 s.
+    /// When there is no response within 60 s, or 512 upgraded connections are open. Fails at once while the child is
+    /// unreachable.
     pub async fn upgrade(&self, mut request: Request<Body>) -> Result<Response<Body>, ChildError> {
+        self.check_circuit()?;
         let cluster = || Arc::clone(self.name());
         let slot = Arc::clone(&self.0.upgrades)
             .try_acquire_owned()

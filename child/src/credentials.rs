@@ -8,10 +8,7 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -123,8 +120,6 @@ pub(crate) struct Current {
 #[derive(Debug)]
 pub struct Credentials {
     state: Mutex<State>,
-    /// The generation of the certificate; readable without waiting for a plugin.
-    generation: AtomicU64,
 }
 
 struct State {
@@ -156,13 +151,7 @@ impl Credentials {
                 expires: None,
                 made: None,
             }),
-            generation: AtomicU64::new(0),
         }
-    }
-
-    /// The certificate generation that new connections must have.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
     }
 
     /// What to use now, made afresh where it has expired.
@@ -174,7 +163,7 @@ impl Credentials {
         let mut state = self.state.lock().await;
         let fresh = state.made.is_some() && state.expires.is_none_or(|expires| SystemTime::now() + LEEWAY < expires);
         if !fresh {
-            self.make(&mut state).await?;
+            make(&mut state).await?;
         }
         Ok(state.current.clone())
     }
@@ -201,61 +190,54 @@ impl Credentials {
         self.state.lock().await.made = None;
     }
 
-    /// Replaces the configuration, for requests from now on.
+    /// Replaces the configuration, for requests from now on. Files are read and plugins run when the next request comes.
     pub async fn replace(&self, config: CredentialsConfig) {
         let mut state = self.state.lock().await;
         state.config = config;
         state.made = None;
-        if let Err(error) = self.make(&mut state).await {
-            // The next request tries again and reports it to somebody who waits.
-            tracing::warn!(%error, "new credentials cannot be used yet");
-        }
     }
 
     /// When the credentials must be renewed, where that is known.
     pub async fn expires(&self) -> Option<SystemTime> {
         self.state.lock().await.expires
     }
+}
 
-    async fn make(&self, state: &mut State) -> Result<(), CredentialsError> {
-        let mut certificate = state.config.certificate.clone();
-        let mut expires = None;
-        let header = match &state.config.authorization {
-            Authorization::None => None,
-            Authorization::Token(token) => Some(bearer(token.expose())?),
-            Authorization::Basic { username, password } => Some(basic(username, password.expose())?),
-            Authorization::TokenFile(path) => {
-                let token = tokio::fs::read_to_string(path)
-                    .await
-                    .map_err(|source| CredentialsError::TokenFile {
-                        path: path.display().to_string(),
-                        source,
-                    })?;
-                expires = Some(SystemTime::now() + TOKEN_FILE_PERIOD + LEEWAY);
-                Some(bearer(token.trim())?)
-            }
-            Authorization::Exec(plugin) => {
-                let answer = exec::run(plugin).await?;
-                expires = answer.expires;
-                certificate = answer.certificate.or(certificate);
-                answer.token.as_ref().map(|token| bearer(token.expose())).transpose()?
-            }
-        };
-        let before = state.current.certificate.as_deref();
-        let mut generation = self.generation();
-        if before != certificate.as_ref() {
-            generation += 1;
-            self.generation.store(generation, Ordering::Release);
+/// Makes the current credentials from the configuration.
+async fn make(state: &mut State) -> Result<(), CredentialsError> {
+    let mut certificate = state.config.certificate.clone();
+    let mut expires = None;
+    let header = match &state.config.authorization {
+        Authorization::None => None,
+        Authorization::Token(token) => Some(bearer(token.expose())?),
+        Authorization::Basic { username, password } => Some(basic(username, password.expose())?),
+        Authorization::TokenFile(path) => {
+            let token = tokio::fs::read_to_string(path)
+                .await
+                .map_err(|source| CredentialsError::TokenFile {
+                    path: path.display().to_string(),
+                    source,
+                })?;
+            expires = Some(SystemTime::now() + TOKEN_FILE_PERIOD + LEEWAY);
+            Some(bearer(token.trim())?)
         }
-        state.current = Current {
-            header,
-            certificate: certificate.map(Arc::new),
-            generation,
-        };
-        state.expires = expires;
-        state.made = Some(Instant::now());
-        Ok(())
-    }
+        Authorization::Exec(plugin) => {
+            let answer = exec::run(plugin).await?;
+            expires = answer.expires;
+            certificate = answer.certificate.or(certificate);
+            answer.token.as_ref().map(|token| bearer(token.expose())).transpose()?
+        }
+    };
+    let before = state.current.certificate.as_deref();
+    let generation = state.current.generation + u64::from(before != certificate.as_ref());
+    state.current = Current {
+        header,
+        certificate: certificate.map(Arc::new),
+        generation,
+    };
+    state.expires = expires;
+    state.made = Some(Instant::now());
+    Ok(())
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, CredentialsError> {
@@ -348,8 +330,8 @@ mod tests {
         let credentials = Credentials::new(certificate("a"));
         let first = credentials.current().await.expect("credentials").generation;
         credentials.replace(certificate("a")).await;
-        assert_eq!(credentials.generation(), first);
+        assert_eq!(credentials.current().await.expect("credentials").generation, first);
         credentials.replace(certificate("b")).await;
-        assert_eq!(credentials.generation(), first + 1);
+        assert_eq!(credentials.current().await.expect("credentials").generation, first + 1);
     }
 }

@@ -10,8 +10,9 @@
 //!
 //! A peer that does not negotiate HTTP/2 gets one HTTP/1.1 connection per request, kept for the next one.
 
+mod driver;
+
 use std::{
-    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -37,6 +38,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::driver::{Driver, Executor, drive};
 use crate::{
     body::{Body, boxed},
     credentials::{Credentials, Current},
@@ -255,7 +257,7 @@ impl Pool {
     fn existing(&self, generation: u64) -> Option<Lease> {
         {
             let mut connections = self.http2.lock();
-            connections.retain(|one| !one.sender.is_closed() && one.generation == generation);
+            connections.retain(|one| !one.sender.is_closed() && one.generation >= generation);
             for one in connections.iter() {
                 if let Ok(permit) = Arc::clone(&one.streams).try_acquire_owned() {
                     return Some(Lease::Http2 {
@@ -266,10 +268,10 @@ impl Pool {
             }
         }
         let mut idle = self.http1.lock();
-        idle.retain(|one| one.sender.is_ready() && one.generation == generation && one.since.elapsed() < IDLE_TIME);
+        idle.retain(|one| one.sender.is_ready() && one.generation >= generation && one.since.elapsed() < IDLE_TIME);
         idle.pop().map(|one| Lease::Http1 {
             sender: one.sender,
-            generation,
+            generation: one.generation,
         })
     }
 
@@ -405,86 +407,6 @@ impl Lease {
                 let response = sender.try_send_request(request).await?;
                 Ok((response, Self::Http1 { sender, generation }))
             }
-        }
-    }
-}
-
-/// Spawns hyper's own tasks where they can be waited for, and wakes the driver while the peer's SETTINGS are awaited.
-#[derive(Debug, Clone)]
-struct Executor {
-    tracker: TaskTracker,
-    cancel: CancellationToken,
-    settled: Arc<AtomicBool>,
-    polled: Arc<Notify>,
-}
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
-    fn execute(&self, future: F) {
-        let (settled, polled) = (Arc::clone(&self.settled), Arc::clone(&self.polled));
-        let mut future = Box::pin(future);
-        let observed = poll_fn(move |context| {
-            let progress = future.as_mut().poll(context);
-            if !settled.load(Ordering::Relaxed) {
-                polled.notify_one();
-            }
-            progress
-        });
-        self.tracker
-            .spawn(self.cancel.clone().run_until_cancelled_owned(observed));
-    }
-}
-
-struct Driver {
-    cluster: Arc<str>,
-    executor: Executor,
-    permits: Arc<Semaphore>,
-    granted: usize,
-    most: usize,
-    ready: Arc<Notify>,
-}
-
-impl Driver {
-    /// Makes the permits those that the peer's limit allows.
-    fn adjust(&mut self, peer_allows: usize) {
-        if peer_allows != STREAMS_BEFORE_SETTINGS && !self.executor.settled.swap(true, Ordering::Relaxed) {
-            self.ready.notify_one();
-        }
-        let wanted = self.most.min(peer_allows);
-        if wanted > self.granted {
-            self.permits.add_permits(wanted - self.granted);
-            self.granted = wanted;
-        } else if wanted < self.granted {
-            // Those in use follow when the driver comes by again.
-            self.granted -= self.permits.forget_permits(self.granted - wanted);
-        }
-    }
-}
-
-type Connection = http2::Connection<TokioIo<Box<dyn crate::transport::Io>>, Body, Executor>;
-
-/// Runs a connection to its end.
-async fn drive(connection: Connection, mut driver: Driver) {
-    let mut connection = Box::pin(connection);
-    let polled = Arc::clone(&driver.executor.polled);
-    loop {
-        let step = poll_fn(|context| {
-            let progress = connection.as_mut().poll(context);
-            if progress.is_pending() {
-                driver.adjust(connection.as_ref().get_ref().current_max_send_streams());
-            }
-            progress
-        });
-        tokio::select! {
-            ended = step => {
-                if let Err(error) = ended {
-                    tracing::debug!(cluster = %driver.cluster, %error, "HTTP/2 connection ended");
-                }
-                driver.permits.close();
-                // Whoever waits for SETTINGS need not wait longer.
-                driver.ready.notify_one();
-                return;
-            }
-            () = polled.notified() => {}
         }
     }
 }

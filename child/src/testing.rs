@@ -18,7 +18,7 @@ use hyper_util::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -50,6 +50,7 @@ pub(crate) struct Server {
     ca: String,
     issuer: Issuer<'static, KeyPair>,
     cancel: CancellationToken,
+    cut: Arc<Notify>,
     tasks: TaskTracker,
 }
 
@@ -93,6 +94,7 @@ impl Server {
             ca: ca.pem(),
             issuer,
             cancel: CancellationToken::new(),
+            cut: Arc::default(),
             tasks: TaskTracker::new(),
         };
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -101,7 +103,7 @@ impl Server {
             acceptor,
             speaks.streams,
             handler,
-            server.accepted.clone(),
+            (server.accepted.clone(), server.cut.clone()),
             server.tasks.clone(),
         );
         server
@@ -128,6 +130,11 @@ impl Server {
         }
     }
 
+    /// Closes all connections, and accepts new ones.
+    pub(crate) fn close_connections(&self) {
+        self.cut.notify_waiters();
+    }
+
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -144,14 +151,15 @@ async fn accept<H, F>(
     acceptor: TlsAcceptor,
     streams: u32,
     handler: H,
-    accepted: Arc<AtomicUsize>,
+    (accepted, cut): (Arc<AtomicUsize>, Arc<Notify>),
     tasks: TaskTracker,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, handler, accepted) = (acceptor.clone(), handler.clone(), accepted.clone());
+        let (acceptor, handler) = (acceptor.clone(), handler.clone());
+        let (accepted, cut) = (accepted.clone(), cut.clone());
         tasks.spawn(async move {
             let Ok(stream) = acceptor.accept(tcp).await else { return };
             accepted.fetch_add(1, Ordering::SeqCst);
@@ -164,9 +172,10 @@ async fn accept<H, F>(
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http2().max_concurrent_streams(streams);
             // Ends with an error when the client leaves, which is the client's right.
-            let _ = builder
-                .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                .await;
+            tokio::select! {
+                _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service) => {}
+                () = cut.notified() => {}
+            }
         });
     }
 }

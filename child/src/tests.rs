@@ -256,7 +256,7 @@ async fn a_server_that_never_answers_costs_a_deadline() {
     request
         .extensions_mut()
         .insert(RequestDeadline(Duration::from_millis(50)));
-    let error = soon(child.send(request)).await.err().expect("a failure");
+    let error = soon(child.send(request)).await.expect_err("a failure");
     assert!(matches!(error, ChildError::Timeout { .. }), "{error}");
     // The connection is still good.
     soon(child.send(get("/api"))).await.expect("an answer");
@@ -271,7 +271,7 @@ async fn a_server_that_never_answers_costs_a_deadline() {
     .expect("a child");
     let started = tokio::time::Instant::now();
     let (one, two) = soon(async { tokio::join!(child.send(get("/a")), child.send(get("/b"))) }).await;
-    for error in [one.err().expect("a failure"), two.err().expect("a failure")] {
+    for error in [one.expect_err("a failure"), two.expect_err("a failure")] {
         assert!(
             error.is_unreachable() && error.to_string().contains("no connection within 5 s"),
             "{error}"
@@ -296,8 +296,7 @@ async fn certificates_are_verified_and_presented() {
     );
     let error = soon(Child::new(stranger).expect("a child").send(get("/")))
         .await
-        .err()
-        .expect("a failure");
+        .expect_err("a failure");
     assert!(error.to_string().contains("certificate"), "{error}");
 
     let mut renamed = server.config();
@@ -546,8 +545,7 @@ async fn probes_open_the_circuit_and_close_it_again() {
     for lane in [Lane::Requests, Lane::Streams] {
         let error = soon(child.send_on(lane, get("/api")))
             .await
-            .err()
-            .expect("the circuit is open");
+            .expect_err("the circuit is open");
         let ChildError::Unreachable { cluster, reason, .. } = &error else {
             panic!("{error}")
         };
@@ -582,4 +580,90 @@ async fn probes_open_the_circuit_and_close_it_again() {
     assert!(children.remove("c1").await);
     assert!(!children.remove("c1").await);
     soon(children.close()).await;
+}
+
+#[tokio::test]
+async fn requests_that_are_given_up_leave_nothing_behind() {
+    let (server, child) = started(Speaks::default()).await;
+    soon(child.send(get("/api"))).await.expect("an answer");
+    for _ in 0..1000 {
+        // More than the lane has places: each is dropped while it waits for its response.
+        let mut request = std::pin::pin!(child.send(get("/never")));
+        assert!(futures::poll!(request.as_mut()).is_pending());
+    }
+    soon(child.send(get("/api"))).await.expect("an answer");
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_is_gone_through() {
+    let server = Server::start(Speaks::default(), api).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let mut config = server.config();
+    let address = listener.local_addr().expect("an address");
+    config.proxy_url = Some(format!("http://jane:p%40ss@{address}").parse().expect("a URL"));
+    let child = Child::new(config).expect("a child");
+    let proxy = async {
+        let (mut inbound, _) = listener.accept().await.expect("accepted");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(inbound.read_u8().await.expect("read"));
+        }
+        inbound
+            .write_all(b"HTTP/1.1 200 Connection established\r\nX-A: b\r\n\r\n")
+            .await
+            .expect("written");
+        let mut outbound = tokio::net::TcpStream::connect(server.address).await.expect("connected");
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => unreachable!("the child keeps its connection"),
+            answer = child.send(get("/api")) => (String::from_utf8_lossy(&request).into_owned(), answer),
+        }
+    };
+    let (first, (request, second)) = soon(async { tokio::join!(child.send(get("/api")), proxy) }).await;
+    first.expect("an answer");
+    second.expect("an answer on the same connection");
+    assert!(
+        request.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", server.address)),
+        "{request}"
+    );
+    assert!(
+        request.contains("Proxy-Authorization: Basic amFuZTpwQHNz\r\n"),
+        "{request}"
+    );
+
+    let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let mut config = server.config();
+    config.proxy_url = Some(
+        format!("http://{}", refusing.local_addr().expect("an address"))
+            .parse()
+            .expect("a URL"),
+    );
+    let child = Child::new(config).expect("a child");
+    let refuse = async {
+        let (mut inbound, _) = refusing.accept().await.expect("accepted");
+        inbound
+            .write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+            .await
+            .expect("written");
+        // Open until the other side has read it.
+        let _ = inbound.read_to_end(&mut Vec::new()).await;
+    };
+    let (refused, ()) = soon(async { tokio::join!(child.send(get("/api")), refuse) }).await;
+    assert!(refused.expect_err("refused").to_string().contains("403 Forbidden"));
+}
+
+#[tokio::test]
+async fn a_connection_that_the_child_closes_is_replaced() {
+    for speaks in [Speaks::default(), HTTP1] {
+        let (server, child) = started(speaks).await;
+        soon(child.send(get("/api"))).await.expect("an answer");
+        server.close_connections();
+        // One that was being written when the end came may fail; then a new connection is dialled.
+        soon(async {
+            while child.send(get("/api")).await.is_err() || server.accepted() < 2 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
 }

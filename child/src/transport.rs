@@ -7,6 +7,7 @@ use base64::Engine as _;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -22,6 +23,10 @@ use crate::{
 
 /// How long DNS, TCP, a proxy and TLS may take together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/1.1 has no pings, and an `exec` may be silent for hours: the kernel asks whether the peer is still there, 9 times
+/// by default before it gives up.
+const KEEP_ALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// What a proxy may answer to `CONNECT`.
 const PROXY_ANSWER_LIMIT: usize = 16 << 10;
 
@@ -154,6 +159,11 @@ impl DirectConnector {
             Some(proxy) => self.through(proxy).await?,
         };
         tcp.set_nodelay(true)?;
+        socket2::SockRef::from(&tcp).set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEP_ALIVE_TIME)
+                .with_interval(KEEP_ALIVE_INTERVAL),
+        )?;
         let Some(tls) = &self.tls else {
             return Ok(Connected {
                 io: Box::new(tcp),
@@ -161,7 +171,10 @@ impl DirectConnector {
             });
         };
         let config = tls.configuration(protocol, certificate)?;
-        let stream = TlsConnector::from(config).connect(tls.name.clone(), tcp).await?;
+        let stream = TlsConnector::from(config)
+            .connect(tls.name.clone(), tcp)
+            .await
+            .map_err(explained)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Connected {
             io: Box::new(stream),
@@ -248,6 +261,17 @@ impl Tls {
             Protocol::Any => configurations.any,
             Protocol::Http1 => configurations.http1,
         })
+    }
+}
+
+/// Says what to do about a certificate that is not trusted.
+fn explained(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => io::Error::new(
+            error.kind(),
+            format!("{error}; check the cluster's certificate authority (caData) and tlsServerName"),
+        ),
+        _ => error,
     }
 }
 
