@@ -51,6 +51,7 @@ macro_rules! contract_tests {
             watches::a_watch_sees_its_prefix_only,
             watches::progress_comes_on_request,
             watches::the_future_cannot_be_watched,
+            watches::what_has_been_read_can_be_watched,
             watches::every_watcher_sees_every_change_once,
             watches::a_slow_watcher_misses_nothing_unnoticed,
             compaction::compacted_states_are_gone,

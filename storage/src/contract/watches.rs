@@ -122,6 +122,20 @@ pub async fn the_future_cannot_be_watched(store: TestStore) {
     assert!(matches!(error, Error::FutureRevision { .. }), "{error}");
 }
 
+/// A revision that a read has shown is one that the store knows: it can be watched from at once, while others write.
+pub async fn what_has_been_read_can_be_watched(store: TestStore) {
+    let key = "/watches/read/a";
+    put(&store, key, "0").await;
+    for _ in 0..100 {
+        let read = async {
+            let read = store.get(key).await.unwrap();
+            assert!(store.current_revision().await.unwrap() >= read.revision);
+            drop(store.watch("/watches/read/", read.revision).await.unwrap());
+        };
+        futures::join!(put(&store, key, "1"), read);
+    }
+}
+
 /// Watchers that start at any time while several writers write see the same changes, each once and in order.
 pub async fn every_watcher_sees_every_change_once(store: TestStore) {
     const WRITERS: usize = 4;

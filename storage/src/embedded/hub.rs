@@ -201,3 +201,26 @@ fn deliver(sender: &EventSender, event: &WatchEvent) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_was_read_is_waited_for() {
+        let hub = Hub::new(Revision(4), Revision(1));
+        hub.wait_for_published(Revision(4));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                hub.wait_for_published(Revision(5));
+                hub.published()
+            });
+            std::thread::yield_now();
+            hub.publish(&[], Revision(5));
+            assert_eq!(reader.join().unwrap(), Revision(5));
+            let reader = scope.spawn(|| hub.wait_for_published(Revision(6)));
+            hub.close();
+            reader.join().unwrap();
+        });
+    }
+}

@@ -140,3 +140,47 @@ impl Watcher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+    use crate::embedded::Embedded;
+
+    #[tokio::test]
+    async fn progress_does_not_overtake_an_event() {
+        let store = Embedded::in_memory();
+        let (hub, prefix) = (Arc::clone(&store.inner.hub), Arc::from("/a/"));
+        let (sender, live) = channel(10);
+        let (registration, live_after) = hub.register(&prefix, sender.clone()).unwrap();
+        let mut watcher = Watcher {
+            reads: store.inner.reads.clone(),
+            hub: Arc::clone(&hub),
+            prefix,
+            sender,
+            live,
+            registration,
+            position: live_after,
+            live_after,
+            backlog: VecDeque::new(),
+            backlog_until: live_after,
+        };
+        let revision = live_after.next();
+        let entry = Entry {
+            key: "/a/b".into(),
+            value: "x".into(),
+            create_revision: revision,
+            revision,
+        };
+        let event = WatchEvent::Put { entry, previous: None };
+        // As if the event came right after the watcher had found its queue empty and had taken the request.
+        hub.publish(std::slice::from_ref(&event), revision);
+        assert_eq!(watcher.progress(), None);
+        assert_eq!(watcher.next().await.unwrap(), event);
+        assert_eq!(
+            watcher.next().await.unwrap(),
+            WatchEvent::Progress { revision },
+            "the request is not forgotten"
+        );
+    }
+}
