@@ -24,6 +24,8 @@ pub(super) struct Feed<E> {
     max_bytes: usize,
     watchers: BTreeMap<u64, Watcher<E>>,
     next_id: u64,
+    /// Why there will be no more events, if so.
+    closed: Option<Error>,
 }
 
 struct Watcher<E> {
@@ -50,19 +52,30 @@ impl<E> Feed<E> {
             max_bytes: options.max_event_bytes,
             watchers: BTreeMap::new(),
             next_id: 0,
+            closed: None,
         }
     }
 
-    /// Starts over with a state at `revision`: no event before it is known, and every watcher is ended.
-    pub(super) fn reset(&mut self, revision: Revision) {
+    /// Goes from the state at `before` to a state at `revision` without knowing the events between: every watcher is ended.
+    pub(super) fn reset(&mut self, before: Revision, revision: Revision) {
         self.window.clear();
         self.window_bytes = 0;
         self.window_after = revision;
+        self.end_watchers(&Error::Compacted {
+            requested: before,
+            oldest: revision,
+        });
+    }
+
+    /// Ends every watcher, and refuses new ones.
+    pub(super) fn close(&mut self, reason: Error) {
+        self.end_watchers(&reason);
+        self.closed = Some(reason);
+    }
+
+    fn end_watchers(&mut self, reason: &Error) {
         for watcher in std::mem::take(&mut self.watchers).into_values() {
-            watcher.sender.end(Error::Compacted {
-                requested: Revision(0),
-                oldest: revision,
-            });
+            watcher.sender.end(reason.clone());
         }
     }
 
@@ -74,6 +87,9 @@ impl<E> Feed<E> {
         current: Revision,
         buffer: usize,
     ) -> Result<Subscription<E>> {
+        if let Some(reason) = &self.closed {
+            return Err(reason.clone());
+        }
         if after > current {
             return Err(Error::FutureRevision {
                 requested: after,

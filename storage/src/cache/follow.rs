@@ -21,9 +21,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long to wait after a failure: up to the first at first, up to the second after some, with full jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// Follows the store until cancelled.
+/// Follows the store until cancelled, then ends the watchers.
 pub(super) async fn run<I: Indexer>(cache: Arc<Cache<I>>, cancelled: CancellationToken) {
     let _ = cancelled.run_until_cancelled(follow_forever(&cache)).await;
+    cache
+        .feed
+        .lock()
+        .close(Error::unavailable("the cache has been stopped"));
 }
 
 async fn follow_forever<I: Indexer>(cache: &Cache<I>) {
@@ -140,7 +144,7 @@ impl<I: Indexer> Cache<I> {
     /// Replaces everything by a loaded state.
     fn install(&self, revision: Revision, objects: ObjectMap<I::Extra>) {
         let mut feed = self.feed.lock();
-        feed.reset(revision);
+        feed.reset(self.revision(), revision);
         self.kept.lock().clear();
         self.current.store(Arc::new(Snapshot::new(revision, objects)));
     }

@@ -138,7 +138,7 @@ struct Progress {
 
 impl<I: Indexer> Cache<I> {
     /// Starts a cache of the entries of `store` under `prefix`, which ends with `/`. A task of `tracker` fills it and keeps
-    /// it current until `cancelled`; await [`ready`](Cache::ready) before serving from it.
+    /// it current until `cancelled`, which ends its watchers too; await [`ready`](Cache::ready) before serving from it.
     pub fn start(
         store: Arc<dyn Store>,
         prefix: impl Into<Arc<str>>,
@@ -253,7 +253,7 @@ impl<I: Indexer> Cache<I> {
     ///
     /// # Errors
     /// [`Error::Compacted`] if the window begins after the revision, [`Error::FutureRevision`] if the cache has not come
-    /// so far: [`wait_for`](Cache::wait_for) it first.
+    /// so far: [`wait_for`](Cache::wait_for) it first. [`Error::Unavailable`] if the cache has been stopped.
     pub fn watch(self: &Arc<Self>, scope: &str, from: WatchFrom, buffer: usize) -> Result<CacheWatch<I>> {
         Ok(self.snapshot_and_watch(scope, from, buffer)?.1)
     }

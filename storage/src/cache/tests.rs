@@ -394,6 +394,22 @@ async fn a_watch_resumes_across_a_restart() {
 }
 
 #[tokio::test]
+async fn a_stopped_cache_ends_its_watchers() {
+    let fixture = Fixture::new().await;
+    let mut watch = fixture.cache.watch(PREFIX, WatchFrom::Now, 10).unwrap();
+    let revision = fixture.put("/objects/a/1", "x").await;
+    fixture.current().await;
+    fixture.cancelled.cancel();
+    assert_eq!(next(&mut watch).await.unwrap().revision, revision);
+    assert!(matches!(next(&mut watch).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(
+        fixture.cache.watch(PREFIX, WatchFrom::Now, 10),
+        Err(Error::Unavailable { .. })
+    ));
+    assert_eq!(fixture.cache.snapshot().len(), 1, "what it knows can still be read");
+}
+
+#[tokio::test]
 async fn kept_snapshots_are_found_again() {
     let fixture = Fixture::new().await;
     fixture.put("/objects/a/1", "x").await;

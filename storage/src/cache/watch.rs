@@ -36,8 +36,8 @@ impl<I: Indexer> CacheWatch<I> {
     ///
     /// # Errors
     /// [`SlowWatcher`](crate::Error::SlowWatcher) if the watcher has not kept up, [`Compacted`](crate::Error::Compacted) if
-    /// the cache had to start over: both come after the events that were queued, and the client has to list again or to
-    /// resume from what it got.
+    /// the cache had to start over, [`Unavailable`](crate::Error::Unavailable) if it has been stopped: all come after the
+    /// events that were queued. The client resumes from the last event, or lists again.
     pub async fn next(&mut self) -> Option<Result<Arc<CacheEvent<I::Extra>>>> {
         if self.ended {
             return None;
