@@ -36,7 +36,7 @@ pub struct RenderingSpec {
     /// The placement that asks for it; `None` for a namespace that comes along with what is placed in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementReference>,
-    /// The object that the cluster gets: the last one that all stages agreed on.
+    /// The object that the cluster gets: the last one that all stages agreed on. Empty as long as they never did.
     #[schemars(schema_with = "embedded_object")]
     pub object: Value,
     /// The overrides that took part, in the order in which they were applied.
@@ -65,7 +65,13 @@ pub struct TemplateReference {
     pub api_version: String,
     /// Kind.
     pub kind: String,
-    /// Name; the namespace is the rendering's.
+    /// The resource and its group: `deployments.apps`, or `configmaps` in the core group.
+    pub resource: String,
+    /// Namespace; empty for cluster-scoped templates, whose renderings are in the namespace `umbra-system`, except that
+    /// those of a Namespace are in the namespace itself.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Name.
     pub name: String,
     /// The template's UID.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -82,6 +88,16 @@ pub struct PlacementReference {
     /// `Placement` or `ClusterPlacement`.
     pub kind: String,
     /// Name; the namespace of a Placement is the rendering's.
+    pub name: String,
+}
+
+/// An override of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OverrideReference {
+    /// `ClusterOverride` or `Override`.
+    pub kind: String,
+    /// Name; the namespace of an Override is that of the template.
     pub name: String,
 }
 
@@ -112,6 +128,9 @@ pub struct RenderingStatus {
     /// The UID of the object in the child, by which Umbra knows its own.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uid: String,
+    /// The override that keeps the object from being rendered anew, where one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_override: Option<OverrideReference>,
     /// `Rendered`: all stages agreed on the object. `Applied`: the cluster has it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
