@@ -1,1 +1,8 @@
-//! Behaviour over whole requests.
+//! Behaviour over whole requests, with roots made for the purpose.
+
+mod fake;
+mod protocol;
+mod reads;
+mod sockets;
+mod watches;
+mod writes;

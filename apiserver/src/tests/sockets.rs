@@ -1,0 +1,189 @@
+//! Real sockets: TLS, HTTP/1.1 and HTTP/2, and how a server ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Version};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_registry::resource::Event;
+
+use super::fake::{FakeHub, pod};
+use crate::ApiServer;
+use crate::server::{Server, ServerError, ServerOptions};
+
+/// Nothing here takes long; what does has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Listening {
+    address: SocketAddr,
+    roots: RootCertStore,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+fn certificate() -> (ServerConfig, RootCertStore) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    (config, roots)
+}
+
+async fn listen(api: ApiServer) -> Listening {
+    let (config, roots) = certificate();
+    let options = ServerOptions {
+        grace: Duration::from_secs(10),
+        ..ServerOptions::default()
+    };
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(any, config, api, options).await.unwrap();
+    let (address, shutdown, tasks) = (server.local_address(), CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(server.run(shutdown.clone()));
+    tasks.close();
+    Listening {
+        address,
+        roots,
+        shutdown,
+        tasks,
+    }
+}
+
+impl Listening {
+    async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
+        stream
+    }
+}
+
+fn watch_request() -> Request<Empty<Bytes>> {
+    let uri = "https://localhost/api/v1/pods?watch=1&resourceVersion=5";
+    Request::get(uri)
+        .header("authorization", "alice")
+        .header("host", "localhost")
+        .body(Empty::new())
+        .unwrap()
+}
+
+/// The next data; `None` at a clean end, which HTTP/2 says with an empty frame.
+async fn next_data(body: &mut Incoming) -> Option<Bytes> {
+    let frame = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap();
+    let data = frame.map(|frame| frame.unwrap().into_data().unwrap());
+    data.filter(|data| !data.is_empty())
+}
+
+/// A watch over either protocol sees an event, then a clean end when the server shuts down, which then returns.
+async fn watch_until_shutdown(protocol: &'static [u8], version: Version) {
+    let hub = FakeHub::new(0, 0);
+    let sender = hub.next_watch();
+    let listening = listen(hub.server()).await;
+    let io = TokioIo::new(listening.connect(protocol).await);
+    let tasks = TaskTracker::new();
+    let response = if version == Version::HTTP_2 {
+        let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+            .await
+            .unwrap();
+        tasks.spawn(connection);
+        requests.send_request(watch_request()).await.unwrap()
+    } else {
+        let (mut requests, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tasks.spawn(connection);
+        requests.send_request(watch_request()).await.unwrap()
+    };
+    assert_eq!((response.status().as_u16(), response.version()), (200, version));
+    let mut body = response.into_body();
+    sender.send(Event::Added(pod("a", 0))).await.unwrap();
+    let event = next_data(&mut body).await.unwrap();
+    assert!(event.starts_with(br#"{"type":"ADDED""#));
+
+    listening.shutdown.cancel();
+    assert_eq!(next_data(&mut body).await, None);
+    tokio::time::timeout(PATIENCE, listening.tasks.wait()).await.unwrap();
+    assert!(TcpStream::connect(listening.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_watch_over_http2_ends_cleanly_with_the_server() {
+    watch_until_shutdown(b"h2", Version::HTTP_2).await;
+}
+
+#[tokio::test]
+async fn a_watch_over_http1_ends_cleanly_with_the_server() {
+    watch_until_shutdown(b"http/1.1", Version::HTTP_11).await;
+}
+
+#[tokio::test]
+async fn users_of_many_groups_fit() {
+    let listening = listen(FakeHub::new(0, 0).server()).await;
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        let io = TokioIo::new(listening.connect(protocol).await);
+        let tasks = TaskTracker::new();
+        let mut request = Request::get("https://localhost/api/v1/namespaces/shop/pods/a")
+            .header("host", "localhost")
+            .header("authorization", "alice");
+        for number in 0..1000 {
+            request = request.header("x-remote-group", format!("group-{number:0100}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let response = if protocol == b"h2" {
+            let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                .await
+                .unwrap();
+            tasks.spawn(connection);
+            requests.send_request(request).await.unwrap()
+        } else {
+            let (mut requests, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tasks.spawn(connection);
+            requests.send_request(request).await.unwrap()
+        };
+        assert_eq!(response.status(), 200);
+    }
+    listening.shutdown.cancel();
+    tokio::time::timeout(PATIENCE, listening.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let listening = listen(FakeHub::new(0, 0).server()).await;
+    let api = FakeHub::new(0, 0).server();
+    let (config, _) = certificate();
+    let error = Server::bind(listening.address, config, api, ServerOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ServerError::AddressInUse { .. }));
+    let text = error.to_string();
+    assert!(
+        text.contains(&listening.address.to_string()) && text.contains("choose another address"),
+        "{text}"
+    );
+}

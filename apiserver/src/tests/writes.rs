@@ -1,0 +1,170 @@
+//! Creates, updates, patches, deletes, and clients in the same process.
+
+use serde_json::{Value, json};
+use umbra_apimachinery::user::UserInfo;
+use umbra_registry::request::{FieldValidation, PatchType};
+use umbra_registry::resource::WriteVerb;
+
+use super::fake::{FakeHub, request, send};
+
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+
+#[tokio::test]
+async fn creates_take_json_and_yaml() {
+    let hub = FakeHub::new(0, 0);
+    let server = hub.server();
+    let headers = [
+        ("content-type", "application/json; charset=utf-8"),
+        ("user-agent", "kubectl/v1.36 (linux)"),
+    ];
+    let path = format!("{PODS}?fieldValidation=Strict&dryRun=All");
+    let answer = send(
+        &server,
+        request("POST", &path, &headers, r#"{"metadata":{"name":"a"}}"#),
+    )
+    .await;
+    assert_eq!(answer.code, 201);
+    let written = hub.written.lock().take().unwrap();
+    assert_eq!(
+        (written.verb, written.namespace.as_deref()),
+        (WriteVerb::Create, Some("shop"))
+    );
+    assert_eq!(
+        (written.options.field_manager.as_str(), written.options.dry_run),
+        ("kubectl", true)
+    );
+    assert_eq!(written.options.field_validation, FieldValidation::Strict);
+    assert_eq!(written.query, "fieldValidation=Strict&dryRun=All");
+
+    let yaml = [("content-type", "application/yaml")];
+    let answer = send(&server, request("POST", PODS, &yaml, "metadata:\n  name: b\n")).await;
+    assert_eq!(
+        (answer.code.as_u16(), answer.json()),
+        (201, json!({"metadata": {"name": "b"}}))
+    );
+    assert_eq!(hub.written.lock().take().unwrap().content_type, "application/json");
+    let broken = send(&server, request("POST", PODS, &yaml, "a: [")).await;
+    assert_eq!(broken.code, 400);
+    let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
+    let answer = send(&server, request("POST", PODS, &protobuf, "k8s")).await;
+    assert_eq!(answer.code, 415);
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.contains("set the client's content type to application/json"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn bodies_have_a_limit() {
+    let server = FakeHub::new(0, 0).server();
+    let large = "x".repeat(3 * 1024 * 1024 + 1);
+    let answer = send(&server, request("POST", PODS, &[], &large)).await;
+    assert_eq!(
+        (answer.code.as_u16(), &answer.json()["reason"]),
+        (413, &json!("RequestEntityTooLarge"))
+    );
+}
+
+#[tokio::test]
+async fn patches_go_by_media_type() {
+    let hub = FakeHub::new(0, 0);
+    let server = hub.server();
+    for (media_type, want) in [
+        ("application/json-patch+json", PatchType::Json),
+        ("application/merge-patch+json", PatchType::Merge),
+        ("application/strategic-merge-patch+json", PatchType::Strategic),
+    ] {
+        let headers = [("content-type", media_type)];
+        let answer = send(&server, request("PATCH", &format!("{PODS}/a"), &headers, "{}")).await;
+        assert_eq!(answer.code, 200, "{media_type}");
+        assert_eq!(hub.written.lock().take().unwrap().verb, WriteVerb::Patch(want));
+    }
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{PODS}/a?fieldManager=me&force=true");
+    assert_eq!(send(&server, request("PATCH", &path, &apply, "a: 1")).await.code, 200);
+    assert!(hub.written.lock().take().unwrap().options.force);
+    assert_eq!(
+        send(&server, request("PATCH", &format!("{PODS}/a"), &apply, "a: 1"))
+            .await
+            .code,
+        422
+    );
+    let wrong = send(&server, request("PATCH", &format!("{PODS}/a"), &[], "{}")).await;
+    assert_eq!(wrong.code, 415);
+    assert_eq!(send(&server, request("PATCH", PODS, &apply, "a: 1")).await.code, 405);
+}
+
+#[tokio::test]
+async fn deletes_take_options_from_body_or_query() {
+    let hub = FakeHub::new(0, 0);
+    let server = hub.server();
+    let path = format!("{PODS}/a");
+    let body = r#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background","dryRun":["All"]}"#;
+    let answer = send(&server, request("DELETE", &path, &[], body)).await;
+    assert_eq!(
+        (answer.code.as_u16(), &answer.json()["status"]),
+        (200, &json!("Success"))
+    );
+    assert!(hub.written.lock().take().unwrap().options.dry_run);
+    send(
+        &server,
+        request("DELETE", &format!("{path}?gracePeriodSeconds=0"), &[], ""),
+    )
+    .await;
+    let written = hub.written.lock().take().unwrap();
+    let options: Value = serde_json::from_slice(&written.body).unwrap();
+    assert_eq!(options["gracePeriodSeconds"], 0);
+    let wrong = send(
+        &server,
+        request("DELETE", &path, &[], r#"{"propagationPolicy":"Sideways"}"#),
+    )
+    .await;
+    assert_eq!(wrong.code, 422);
+    let all = send(
+        &server,
+        request("DELETE", &format!("{PODS}?labelSelector=app%3Dweb"), &[], ""),
+    )
+    .await;
+    assert_eq!((all.code.as_u16(), &all.json()["kind"]), (200, &json!("PodList")));
+    assert_eq!(
+        hub.written.lock().take().unwrap().list_options.label_selector,
+        "app=web"
+    );
+    assert_eq!(
+        send(&server, request("DELETE", "/api/v1/pods", &[], "")).await.code,
+        405
+    );
+}
+
+#[tokio::test]
+async fn reviews_are_answered_without_a_resource() {
+    let server = FakeHub::new(0, 0).server();
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let answer = send(&server, request("POST", path, &[], r#"{"kind":"SelfSubjectReview"}"#)).await;
+    assert_eq!(
+        (answer.code.as_u16(), answer.json()["kind"].as_str()),
+        (201, Some("SelfSubjectReview"))
+    );
+    assert_eq!(send(&server, request("GET", path, &[], "")).await.code, 404);
+}
+
+#[tokio::test]
+async fn clients_in_process_are_whom_they_are_made_for() {
+    let hub = FakeHub::new(2, 0);
+    let prefix = "/apis/umbra.dev/v1alpha1/views/all/proxy";
+    let controller = UserInfo::new("system:umbra:controller", ["system:masters"]);
+    let service = hub.server().in_process(controller).below(prefix);
+    let client = kube::Client::new(service, "default");
+    let pod = http::Request::get("/api/v1/namespaces/shop/pods/a")
+        .body(Vec::new())
+        .unwrap();
+    let pod: Value = client.request(pod).await.unwrap();
+    assert_eq!(pod["metadata"]["name"], "a");
+    assert_eq!(hub.users.lock()[0].name, "system:umbra:controller");
+    let missing = http::Request::get("/api/v1/namespaces/shop/pods/missing")
+        .body(Vec::new())
+        .unwrap();
+    let error = client.request::<Value>(missing).await.unwrap_err();
+    assert!(matches!(error, kube::Error::Api(status) if status.code == 404));
+}
