@@ -30,7 +30,9 @@ pub(super) fn fields_of_last_applied(live: &Value, node: Node<'_>, api_version: 
     if last_applied.get("apiVersion").and_then(Value::as_str) != Some(api_version) {
         return None;
     }
+    // Neither may have duplicates, as in Go: what the annotation says of them cannot be told apart.
     validate(&last_applied, node, Duplicates::Refused).ok()?;
+    validate(live, node, Duplicates::Refused).ok()?;
     let comparison = compare(&last_applied, live, node);
     let fields = to_field_set(&last_applied, node)
         .difference(&comparison.modified)

@@ -17,7 +17,8 @@
 //!   API server converts the object; managers of versions that no longer exist are kept, where it drops them.
 //! - What has nothing left in it after pruning is left out, or empty where somebody owns it as such, instead of null. Go
 //!   has null until its structs drop it.
-//! - Who owns a struct keeps it when all that is left in it is an empty associative list. In Go it then counts as gone.
+//! - A struct in which all that is left or owned is an empty associative list is there and stays. Go takes it, and what
+//!   nobody owns in it, for gone.
 //! - Quotes in conflict messages are escaped as Rust does, which differs for unprintable characters only.
 //! - A configuration that does not fit the schema is answered with 400 instead of 500.
 

@@ -14,29 +14,57 @@ use super::set::Set;
 /// `value` without the fields and items of `items`; `None` where nothing is left.
 #[must_use]
 pub fn remove_items(value: &Value, node: Node<'_>, items: &Set) -> Option<Value> {
-    remove(value, node, items, None)
+    remove(value, node, items, Keep::Nothing)
 }
 
-/// As [`remove_items`], but maps and lists that are in `kept` themselves stay when nothing is left in them.
-pub(super) fn remove_items_but_keep(value: &Value, node: Node<'_>, items: &Set, kept: &Set) -> Option<Value> {
-    remove(value, node, items, Some(kept))
+/// What becomes of maps and lists that have nothing left in them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Keep<'a> {
+    /// They go too.
+    Nothing,
+    /// They stay, empty.
+    All,
+    /// They stay, empty, if they are in this set themselves.
+    Of(&'a Set),
 }
 
-fn remove(value: &Value, node: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
+impl<'a> Keep<'a> {
+    fn keeps_field(self, name: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::All => true,
+            Self::Of(set) => set.has_field(name),
+        }
+    }
+
+    fn below(self, below: impl FnOnce(&'a Set) -> Option<&'a Set>) -> Self {
+        match self {
+            Self::Of(set) => below(set).map_or(Self::Nothing, Self::Of),
+            other => other,
+        }
+    }
+}
+
+/// As [`remove_items`], but maps and lists may stay when nothing is left in them.
+pub(super) fn remove_items_keeping(value: &Value, node: Node<'_>, items: &Set, keep: Keep<'_>) -> Option<Value> {
+    remove(value, node, items, keep)
+}
+
+fn remove(value: &Value, node: Node<'_>, items: &Set, keep: Keep<'_>) -> Option<Value> {
     match (node.shape_for(value), value) {
         (Some(Shape::Scalar) | None, value) => Some(value.clone()),
         (Some(Shape::Map), Value::Object(map)) if !node.map_is_atomic() => {
             let left: Map<String, Value> = map
                 .iter()
                 .filter(|(name, _)| !items.has_field(name))
-                .filter_map(|(name, value)| Some((name.clone(), remove_from_field(name, value, node, items, kept)?)))
+                .filter_map(|(name, value)| Some((name.clone(), remove_from_field(name, value, node, items, keep)?)))
                 .collect();
             (!left.is_empty()).then_some(Value::Object(left))
         }
         (Some(Shape::List), Value::Array(list)) if node.list_rule() != ListRule::Atomic => {
             let left: Vec<Value> = list
                 .iter()
-                .filter_map(|item| remove_from_item(item, node, items, kept))
+                .filter_map(|item| remove_from_item(item, node, items, keep))
                 .collect();
             (!left.is_empty()).then_some(Value::Array(left))
         }
@@ -45,23 +73,15 @@ fn remove(value: &Value, node: Node<'_>, items: &Set, kept: Option<&Set>) -> Opt
     }
 }
 
-fn remove_from_field(name: &str, value: &Value, map: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
+fn remove_from_field(name: &str, value: &Value, map: Node<'_>, items: &Set, keep: Keep<'_>) -> Option<Value> {
     let Some(below) = items.below_field(name) else {
         return Some(value.clone());
     };
-    let left = remove(
-        value,
-        map.field(name),
-        below,
-        kept.and_then(|kept| kept.below_field(name)),
-    );
-    left.or_else(|| {
-        let stays = kept.is_some_and(|kept| kept.has_field(name));
-        stays.then(|| emptied(value))
-    })
+    let left = remove(value, map.field(name), below, keep.below(|set| set.below_field(name)));
+    left.or_else(|| keep.keeps_field(name).then(|| emptied(value)))
 }
 
-fn remove_from_item(item: &Value, list: Node<'_>, items: &Set, kept: Option<&Set>) -> Option<Value> {
+fn remove_from_item(item: &Value, list: Node<'_>, items: &Set, keep: Keep<'_>) -> Option<Value> {
     let Ok(element) = list.item_element(item) else {
         return Some(item.clone());
     };
@@ -69,7 +89,7 @@ fn remove_from_item(item: &Value, list: Node<'_>, items: &Set, kept: Option<&Set
         return None;
     }
     match items.below(&element) {
-        Some(below) => remove(item, list.items(), below, kept.and_then(|kept| kept.below(&element))),
+        Some(below) => remove(item, list.items(), below, keep.below(|set| set.below(&element))),
         None => Some(item.clone()),
     }
 }

@@ -9,13 +9,13 @@ use serde_json::{Map, Value};
 
 use super::compare::{Comparison, compare};
 use super::conflict::{Conflict, Conflicts};
-use super::field_set::to_field_set;
+use super::field_set::{to_field_set, to_field_set_with_empty_lists};
 use super::managed_fields::{ManagedFields, ManagerEntry, ManagerIdentifier};
 use super::merge::merge;
 use super::node::Node;
 use super::path::Path;
 use super::reconcile::reconcile;
-use super::remove::{remove_items, remove_items_but_keep};
+use super::remove::{Keep, remove_items_keeping};
 use super::set::Set;
 use super::value::equal;
 
@@ -98,28 +98,28 @@ impl Updater<'_> {
     /// Takes out of `merged` what the manager applied the last time (`last`), does not apply now, and nobody else owns.
     fn prune(&self, merged: Value, config: &Value, managers: &ManagedFields, last: &Set) -> Value {
         let node = self.node;
-        let fields = |value: &Value| to_field_set(value, node).with_declared_parents(node);
+        // With empty lists: a struct that has but one of those is there, and stays with who owns it.
+        let fields = |value: &Value| to_field_set_with_empty_lists(value, node).with_declared_parents(node);
+        // What is emptied on the way still counts as there, as null does in Go.
+        let fields_without = |gone: &Set| {
+            let pruned = remove_items_keeping(&merged, node, gone, Keep::All);
+            pruned.map_or_else(Set::new, |pruned| fields(&pruned))
+        };
         let merged_set = fields(&merged);
         let last = last.with_declared_parents(node);
-        let pruned_set = remove_items(&merged, node, &last).map_or_else(Set::new, |pruned| fields(&pruned));
+        let pruned_set = fields_without(&last);
 
         // Back come the fields that somebody owns.
         let managed = managers.all_fields();
-        let managed_parents = managed.with_declared_parents(node);
-        let gone = merged_set.difference(&pruned_set.union(&managed_parents));
-        let pruned_set =
-            remove_items_but_keep(&merged, node, &gone, &managed).map_or_else(Set::new, |pruned| fields(&pruned));
+        let gone = merged_set.difference(&pruned_set.union(&managed.with_declared_parents(node)));
+        let pruned_set = fields_without(&gone);
 
         // And the fields that nobody owns but that went together with what they were in.
-        // What is owned is held to be there even where a set does not show it: with but an empty list in it.
-        let gone = merged_set
-            .difference(&pruned_set)
-            .intersection(&last)
-            .difference(&managed_parents);
+        let gone = merged_set.difference(&pruned_set).intersection(&last);
         if gone.is_empty() {
             return merged;
         }
-        let pruned = remove_items_but_keep(&merged, node, &gone, &managed);
+        let pruned = remove_items_keeping(&merged, node, &gone, Keep::Of(&managed));
         // What is empty in the configuration was not empty in `merged` and may be gone now.
         merge(pruned.unwrap_or_else(|| Value::Object(Map::new())), config, node)
     }

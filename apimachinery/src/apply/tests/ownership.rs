@@ -237,6 +237,24 @@ fn what_others_have_inside_keeps_what_it_is_in() {
 }
 
 #[test]
+fn an_item_goes_with_its_key() {
+    // Who changed the duplicate has the item, but not its key.
+    let object = json!({
+        "apiVersion": "v1", "kind": "Thing",
+        "metadata": {"name": "t", "managedFields": [
+            {"manager": "one", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:name": {}}}}}},
+            {"manager": "ctl", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {}}}}},
+        ]},
+        "spec": {"containers": [{"name": "a", "image": "i", "ports": []}]},
+    });
+    Story { object, ..Story::new() }
+        .apply("one", json!({"replicas": 1}))
+        .is(json!({"replicas": 1}));
+}
+
+#[test]
 fn atomic_values_are_one_field() {
     let story = Story::new()
         .apply("one", json!({"selector": {"matchLabels": {"a": "1"}}}))
