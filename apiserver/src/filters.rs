@@ -9,12 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use percent_encoding::percent_decode_str;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -28,6 +27,7 @@ use umbra_registry::request::{RequestContext, Warnings};
 use umbra_registry::resource::Body;
 use umbra_registry::root::Root;
 
+use crate::forwarding::{refuse_dot_segments, remove_credentials};
 use crate::metrics::{Finished, InFlightGuard};
 use crate::query::Query;
 use crate::respond::{add_warnings, empty, failure};
@@ -38,10 +38,6 @@ use crate::{health, routes, verbs};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
-
-/// How a WebSocket client hands over a token, among the protocols it speaks
-/// (`k8s.io/apiserver/pkg/authentication/request/websocket`).
-const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The certificates that a connection's client presented, its own first; not verified beyond that it holds the key. A
 /// request extension that only the listener sets.
@@ -341,59 +337,6 @@ fn log(arrival: &Arrival, code: u16, duration: Duration) {
     }
 }
 
-/// Removes what proves the sender's identity to this server and must not travel on.
-fn remove_credentials(headers: &mut HeaderMap) {
-    headers.remove(AUTHORIZATION);
-    headers.remove(COOKIE);
-    impersonate::remove_headers(headers);
-    let remote: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-remote-"))
-        .cloned()
-        .collect();
-    for name in remote {
-        headers.remove(name);
-    }
-    remove_bearer_protocol(headers);
-}
-
-fn remove_bearer_protocol(headers: &mut HeaderMap) {
-    let offered: Vec<&str> = headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    if !offered.iter().any(|one| one.starts_with(BEARER_PROTOCOL)) {
-        return;
-    }
-    let kept: Vec<&str> = offered
-        .into_iter()
-        .filter(|one| !one.starts_with(BEARER_PROTOCOL))
-        .collect();
-    let kept = HeaderValue::from_str(&kept.join(", ")).ok();
-    headers.remove(SEC_WEBSOCKET_PROTOCOL);
-    if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, kept);
-    }
-}
-
-/// A path that climbs could leave the root that it was let into.
-fn refuse_dot_segments(path: &str) -> Result<(), Status> {
-    let climbs = path.split('/').any(|segment| {
-        let decoded = percent_decode_str(segment).decode_utf8_lossy();
-        // A decoded slash may hide further segments.
-        decoded.split('/').any(|part| part == "." || part == "..")
-    });
-    if climbs {
-        return Err(Status::bad_request(
-            "the request path has \".\" or \"..\" segments; send it normalised",
-        ));
-    }
-    Ok(())
-}
-
 fn uri_below(path: &str, query: &str) -> Result<Uri, Status> {
     let text = if query.is_empty() {
         path.to_owned()
@@ -440,40 +383,5 @@ impl HttpBody for Guarded {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_do_not_travel() {
-        let mut headers = HeaderMap::new();
-        for name in [
-            "authorization",
-            "cookie",
-            "x-remote-user",
-            "x-remote-extra-a",
-            "impersonate-user",
-        ] {
-            headers.insert(name, "secret".parse().unwrap());
-        }
-        let offered = "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0";
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
-        headers.insert("accept", "application/json".parse().unwrap());
-        remove_credentials(&mut headers);
-        assert_eq!(headers.len(), 2);
-        assert_eq!(headers[SEC_WEBSOCKET_PROTOCOL], "v4.channel.k8s.io");
-    }
-
-    #[test]
-    fn climbing_paths_are_refused() {
-        for path in ["/a/../b", "/a/%2e%2e/b", "/a/%2E./b", "/a%2f..%2fb", "/./a"] {
-            assert!(refuse_dot_segments(path).is_err(), "{path}");
-        }
-        for path in ["/a/b", "/api/v1/namespaces/a/pods/w.x..y", "/"] {
-            assert!(refuse_dot_segments(path).is_ok(), "{path}");
-        }
     }
 }

@@ -24,6 +24,7 @@ mod body;
 mod compression;
 mod discovery;
 pub mod filters;
+mod forwarding;
 pub mod health;
 mod inflight;
 pub mod metrics;

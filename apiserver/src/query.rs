@@ -8,12 +8,19 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
-use umbra_apimachinery::gvk::GroupResource;
-use umbra_apimachinery::status::{Cause, Status};
+use umbra_apimachinery::status::Status;
 use umbra_registry::request::{
     FieldValidation, GetOptions, ListOptions, PatchType, ResourceVersionMatch, WriteOptions,
 };
 use umbra_registry::resource::WriteVerb;
+
+mod validation;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use validation::check_delete_options;
+use validation::{dry_run_fault, fault, invalid, list_faults, manager_fault, options_kind, watch_faults};
 
 /// How long a field manager's name may be, in bytes (`FieldManagerMaxLength`).
 const FIELD_MANAGER_LIMIT: usize = 128;
@@ -257,143 +264,6 @@ pub(crate) enum IncludeObject {
     Object,
 }
 
-/// Faults of `DeleteOptions` (`ValidateDeleteOptions`).
-///
-/// # Errors
-/// 400 for a body that is no JSON object, 422 for values that are not allowed.
-pub(crate) fn check_delete_options(body: &[u8]) -> Result<bool, Status> {
-    #[derive(serde::Deserialize, Default)]
-    #[serde(rename_all = "camelCase", default)]
-    struct DeleteOptions {
-        dry_run: Option<Vec<String>>,
-        propagation_policy: Option<String>,
-        orphan_dependents: Option<bool>,
-    }
-    if body.is_empty() {
-        return Ok(false);
-    }
-    let options: DeleteOptions = serde_json::from_slice(body)
-        .map_err(|error| Status::bad_request(format!("the body is no DeleteOptions: {error}")))?;
-    let dry_run = options.dry_run.unwrap_or_default();
-    let mut faults: Vec<Cause> = dry_run_fault(dry_run.iter().map(String::as_str)).into_iter().collect();
-    if let Some(policy) = &options.propagation_policy {
-        if options.orphan_dependents.is_some() {
-            let message =
-                format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
-            faults.push(fault("FieldValueInvalid", message, "propagationPolicy"));
-        }
-        if !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan") {
-            let message = format!(
-                r#"Unsupported value: {policy:?}: supported values: "Background", "Foreground", "Orphan", "nil""#
-            );
-            faults.push(fault("FieldValueNotSupported", message, "propagationPolicy"));
-        }
-    }
-    if faults.is_empty() {
-        Ok(!dry_run.is_empty())
-    } else {
-        Err(invalid("DeleteOptions", faults))
-    }
-}
-
-fn fault(reason: &str, message: impl Into<String>, field: &str) -> Cause {
-    Cause {
-        reason: reason.to_owned(),
-        message: message.into(),
-        field: field.to_owned(),
-    }
-}
-
-fn forbidden(field: &str, message: &str) -> Cause {
-    fault("FieldValueForbidden", format!("Forbidden: {message}"), field)
-}
-
-fn invalid(kind: &str, faults: Vec<Cause>) -> Status {
-    Status::invalid(&GroupResource::new("meta.k8s.io", ""), kind, "", faults)
-}
-
-fn options_kind(verb: WriteVerb) -> &'static str {
-    match verb {
-        WriteVerb::Create => "CreateOptions",
-        WriteVerb::Update => "UpdateOptions",
-        WriteVerb::Patch(_) => "PatchOptions",
-        WriteVerb::Delete | WriteVerb::DeleteCollection => "DeleteOptions",
-    }
-}
-
-fn list_faults(options: &ListOptions, wanted: &str) -> Vec<Cause> {
-    const FIELD: &str = "resourceVersionMatch";
-    let mut faults = Vec::new();
-    if !wanted.is_empty() {
-        if options.resource_version.is_none() {
-            let message = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            faults.push(forbidden(FIELD, message));
-        }
-        if !options.continue_token.is_empty() {
-            let message = "resourceVersionMatch is forbidden when continue is provided";
-            faults.push(forbidden(FIELD, message));
-        }
-        if !matches!(wanted, "Exact" | "NotOlderThan") {
-            let message = format!(r#"Unsupported value: {wanted:?}: supported values: "", "Exact", "NotOlderThan""#);
-            faults.push(fault("FieldValueNotSupported", message, FIELD));
-        }
-        if wanted == "Exact" && options.resource_version == Some(0) {
-            let message = r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#;
-            faults.push(forbidden(FIELD, message));
-        }
-    }
-    if options.send_initial_events.is_some() {
-        faults.push(forbidden(
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        ));
-    }
-    faults
-}
-
-fn watch_faults(options: &ListOptions, wanted: &str) -> Vec<Cause> {
-    const FIELD: &str = "resourceVersionMatch";
-    let mut faults = Vec::new();
-    if options.send_initial_events.is_some() && wanted != "NotOlderThan" {
-        let message = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-        faults.push(forbidden(FIELD, message));
-    }
-    if !wanted.is_empty() {
-        if options.send_initial_events.is_none() {
-            let message = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            faults.push(forbidden(FIELD, message));
-        }
-        if wanted != "NotOlderThan" {
-            let message = format!(r#"Unsupported value: {wanted:?}: supported values: "NotOlderThan""#);
-            faults.push(fault("FieldValueNotSupported", message, FIELD));
-        }
-        if !options.continue_token.is_empty() {
-            let message = "resourceVersionMatch is forbidden when continue is provided";
-            faults.push(forbidden(FIELD, message));
-        }
-    }
-    faults
-}
-
-fn manager_fault(manager: &str) -> Option<Cause> {
-    if manager.len() > FIELD_MANAGER_LIMIT {
-        let message = format!("Too long: may not be more than {FIELD_MANAGER_LIMIT} bytes");
-        return Some(fault("FieldValueTooLong", message, "fieldManager"));
-    }
-    let (position, character) = manager.char_indices().find(|(_, one)| one.is_control())?;
-    let message = format!(
-        "Invalid value: {manager:?}: invalid character U+{:04X} (at position {position})",
-        u32::from(character)
-    );
-    Some(fault("FieldValueInvalid", message, "fieldManager"))
-}
-
-fn dry_run_fault<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<Cause> {
-    let value = values.find(|value| *value != "All")?;
-    let message = format!(r#"Unsupported value: {value:?}: supported values: "All""#);
-    Some(fault("FieldValueNotSupported", message, "dryRun"))
-}
-
 /// What a user agent says up to the first slash (`prefixFromUserAgent`).
 fn manager_of(user_agent: &str) -> String {
     let mut manager = String::new();
@@ -437,98 +307,4 @@ fn parse_duration(text: &str) -> Option<Duration> {
         rest = &rest[end..];
     }
     Duration::try_from_secs_f64(seconds).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_as_go_writes_them() {
-        for (text, want) in [
-            ("0", Some(0)),
-            ("300ms", Some(300)),
-            ("1m30s", Some(90_000)),
-            ("1.5s", Some(1500)),
-            ("-1s", None),
-            ("10", None),
-            ("s", None),
-            ("", None),
-        ] {
-            assert_eq!(parse_duration(text), want.map(Duration::from_millis), "{text}");
-        }
-    }
-
-    #[test]
-    fn watches_from_anywhere_start_with_what_is_there() {
-        let options = Query::parse("watch=1").list_options(true).unwrap();
-        assert_eq!(options.send_initial_events, Some(true));
-        let options = Query::parse("resourceVersion=5").list_options(true).unwrap();
-        assert_eq!(options.send_initial_events, None);
-        assert_eq!(options.resource_version, Some(5));
-        let informer =
-            "allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&timeoutSeconds=300";
-        let options = Query::parse(informer).list_options(true).unwrap();
-        assert_eq!(options.timeout_seconds, Some(300));
-        assert!(options.allow_watch_bookmarks);
-    }
-
-    #[test]
-    fn contradictions_are_named() {
-        let message = |query: &str, watch| Query::parse(query).list_options(watch).unwrap_err().message;
-        assert_eq!(
-            message("resourceVersionMatch=Exact", false),
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden \
-             unless resourceVersion is provided"
-        );
-        assert!(message("sendInitialEvents=true", false).contains("forbidden for list"));
-        assert!(message("sendInitialEvents=true", true).contains("requires setting resourceVersionMatch"));
-        assert_eq!(
-            message("limit=abc", false),
-            "strconv.ParseInt: parsing \"abc\": invalid syntax"
-        );
-        assert!(message("resourceVersion=abc", false).starts_with("resourceVersion: Invalid value: \"abc\""));
-    }
-
-    #[test]
-    fn field_managers() {
-        let create = Query::parse("")
-            .write_options(WriteVerb::Create, "kubectl/v1.36 (linux)")
-            .unwrap();
-        assert_eq!(create.field_manager, "kubectl");
-        let apply = WriteVerb::Patch(PatchType::Apply);
-        let error = Query::parse("force=true")
-            .write_options(apply, "kubectl/v1.36")
-            .unwrap_err();
-        assert_eq!(error.code, 422);
-        let apply = Query::parse("force=true&fieldManager=me&dryRun=All")
-            .write_options(apply, "x")
-            .unwrap();
-        assert!(apply.force && apply.dry_run);
-        let merge = WriteVerb::Patch(PatchType::Merge);
-        assert_eq!(
-            Query::parse("force=true").write_options(merge, "x").unwrap_err().code,
-            422
-        );
-        assert_eq!(
-            Query::parse("dryRun=Some").write_options(merge, "x").unwrap_err().code,
-            422
-        );
-    }
-
-    #[test]
-    fn delete_options_are_checked() {
-        assert!(!check_delete_options(b"").unwrap());
-        assert!(check_delete_options(br#"{"dryRun":["All"]}"#).unwrap());
-        assert_eq!(
-            check_delete_options(br#"{"propagationPolicy":"No"}"#).unwrap_err().code,
-            422
-        );
-        assert_eq!(check_delete_options(b"[").unwrap_err().code, 400);
-        let body = Query::parse("gracePeriodSeconds=0&propagationPolicy=Orphan")
-            .delete_options()
-            .unwrap()
-            .unwrap();
-        assert_eq!(body["gracePeriodSeconds"], 0);
-    }
 }

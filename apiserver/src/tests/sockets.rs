@@ -9,8 +9,10 @@ use http::{Request, Version};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -32,14 +34,61 @@ struct Listening {
     tasks: TaskTracker,
 }
 
+/// Takes any certificate: what it proves is judged later.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
 fn certificate() -> (ServerConfig, RootCertStore) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(AnyCertificate(provider)))
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
     let mut roots = RootCertStore::empty();
@@ -68,12 +117,23 @@ async fn listen(api: ApiServer) -> Listening {
 
 impl Listening {
     async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.connect_as(protocol, None).await
+    }
+
+    async fn connect_as(
+        &self,
+        protocol: &[u8],
+        identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> TlsStream<TcpStream> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
+            .with_root_certificates(self.roots.clone());
+        let mut config = match identity {
+            Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key).unwrap(),
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
@@ -168,6 +228,29 @@ async fn users_of_many_groups_fit() {
         };
         assert_eq!(response.status(), 200);
     }
+    listening.shutdown.cancel();
+    tokio::time::timeout(PATIENCE, listening.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_of_clients_are_seen() {
+    let hub = FakeHub::new(0, 0);
+    let listening = listen(hub.server()).await;
+    let made = rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let identity = Some((made.cert.der().clone(), key));
+    let io = TokioIo::new(listening.connect_as(b"h2", identity).await);
+    let (mut requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    let tasks = TaskTracker::new();
+    tasks.spawn(connection);
+    let request = Request::get("https://localhost/api/v1/namespaces/shop/pods/a")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    assert_eq!(requests.send_request(request).await.unwrap().status(), 200);
+    let want = format!("certificate of {} bytes", made.cert.der().len());
+    assert_eq!(hub.users.lock()[0].name, want);
     listening.shutdown.cancel();
     tokio::time::timeout(PATIENCE, listening.tasks.wait()).await.unwrap();
 }
