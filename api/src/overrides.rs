@@ -38,6 +38,9 @@ pub struct ClusterOverrideSpec {
     pub cluster_selector: Option<LabelSelector>,
     /// Which objects are patched.
     pub resources: Vec<ResourceSelector>,
+    /// When a change of this override reaches objects that are already placed.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// The patches, applied in order.
     pub patches: Vec<Patch>,
 }
@@ -69,12 +72,25 @@ pub struct OverrideSpec {
     pub cluster_selector: Option<LabelSelector>,
     /// Which objects are patched.
     pub resources: Vec<ResourceSelector>,
+    /// When a change of this override reaches objects that are already placed.
+    #[serde(default)]
+    pub rollout: Rollout,
     /// The patches, applied in order.
     pub patches: Vec<Patch>,
 }
 
 fn default_priority() -> i64 {
     500
+}
+
+/// When a change of an override reaches objects that are already placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Rollout {
+    /// At once.
+    #[default]
+    Immediate,
+    /// When their template or placement changes.
+    OnNextUpdate,
 }
 
 /// A patch.

@@ -7,6 +7,7 @@
 //! and never parses; writes take the body as it came, because a view passes it on to a child.
 
 pub mod builtin;
+pub mod child_documents;
 pub mod copies;
 pub mod directory;
 pub mod generic;

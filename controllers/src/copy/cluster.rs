@@ -73,7 +73,17 @@ impl ClusterCopy {
     ) -> (Self, watch::Receiver<ClusterState>) {
         let (state, receiver) = watch::channel(ClusterState::default());
         let definitions_changed = Arc::default();
-        (Self { cluster: name.into(), sync, source, store, state, definitions_changed }, receiver)
+        (
+            Self {
+                cluster: name.into(),
+                sync,
+                source,
+                store,
+                state,
+                definitions_changed,
+            },
+            receiver,
+        )
     }
 
     /// Copies until `cancel`, then waits for its tasks.
@@ -105,7 +115,11 @@ impl ClusterCopy {
                     self.state.send_modify(|state| state.message = error.to_string());
                 }
             }
-            let pause = if failures == 0 { DISCOVERY_INTERVAL } else { retry::pause(failures) };
+            let pause = if failures == 0 {
+                DISCOVERY_INTERVAL
+            } else {
+                retry::pause(failures)
+            };
             self.follow_states(&running, pause).await;
         }
     }
@@ -115,8 +129,10 @@ impl ClusterCopy {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
         loop {
-            let resources: BTreeMap<_, _> =
-                running.iter().map(|(name, one)| (name.clone(), one.state.borrow().clone())).collect();
+            let resources: BTreeMap<_, _> = running
+                .iter()
+                .map(|(name, one)| (name.clone(), one.state.borrow().clone()))
+                .collect();
             self.state.send_if_modified(|state| {
                 let changed = state.resources != resources;
                 state.resources = resources;
@@ -150,15 +166,23 @@ impl ClusterCopy {
 
     async fn discover_and_store(&self) -> Result<Discovered, SourceError> {
         let discovered = discover(&*self.source).await?;
-        let copied: BTreeSet<_> =
-            copied_resources(&discovered.discovery, &self.sync).iter().map(|one| one.group_resource()).collect();
-        let api = ClusterApi { discovery: Arc::new(discovered.discovery.clone()), copied };
+        let copied: BTreeSet<_> = copied_resources(&discovered.discovery, &self.sync)
+            .iter()
+            .map(|one| one.group_resource())
+            .collect();
+        let api = ClusterApi {
+            discovery: Arc::new(discovered.discovery.clone()),
+            copied,
+        };
         let value = serde_json::to_vec(&api).expect("discovery is plain data");
         let key = api_key(&self.cluster);
         let failed = |error: umbra_storage::Error| SourceError::Unreachable(format!("the hub's store failed: {error}"));
         let present = self.store.get(&key).await.map_err(failed)?;
         if present.entry.is_none_or(|entry| entry.value != value) {
-            self.store.put(&key, value.into(), Precondition::None).await.map_err(failed)?;
+            self.store
+                .put(&key, value.into(), Precondition::None)
+                .await
+                .map_err(failed)?;
         }
         Ok(discovered)
     }
@@ -176,7 +200,11 @@ impl ClusterCopy {
         let is_stale = |resource: &GroupResource| discovered.stale.iter().any(|one| one.group == resource.group);
         let superfluous: Vec<_> = running
             .iter()
-            .filter(|(name, one)| wanted.get(*name).is_none_or(|wanted| wanted.resource != one.resource.resource))
+            .filter(|(name, one)| {
+                wanted
+                    .get(*name)
+                    .is_none_or(|wanted| wanted.resource != one.resource.resource)
+            })
             .filter(|(name, _)| !is_stale(name))
             .map(|(name, _)| name.clone())
             .collect();
@@ -192,12 +220,17 @@ impl ClusterCopy {
             }
         }
         for (name, resource) in wanted {
-            running.entry(name).or_insert_with(|| self.start(resource, tracker, cancel));
+            running
+                .entry(name)
+                .or_insert_with(|| self.start(resource, tracker, cancel));
         }
     }
 
     fn wanted(&self, discovery: &Discovery) -> BTreeMap<GroupResource, ResourceDescriptor> {
-        copied_resources(discovery, &self.sync).into_iter().map(|one| (one.group_resource(), one.clone())).collect()
+        copied_resources(discovery, &self.sync)
+            .into_iter()
+            .map(|one| (one.group_resource(), one.clone()))
+            .collect()
     }
 
     fn start(&self, resource: ResourceDescriptor, tracker: &TaskTracker, cancel: &CancellationToken) -> Running {
@@ -216,13 +249,19 @@ impl ClusterCopy {
             written: defines.then(|| Arc::clone(&self.definitions_changed)),
         };
         tracker.spawn(copy.run(cancel.clone()));
-        Running { resource, cancel, state }
+        Running {
+            resource,
+            cancel,
+            state,
+        }
     }
 }
 
 impl std::fmt::Debug for ClusterCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterCopy").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("ClusterCopy")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -240,4 +279,3 @@ pub async fn erase_cluster(
     }
     erase_prefix(store, &umbra_registry::copies::catalog::catalog_prefix(cluster)).await
 }
-

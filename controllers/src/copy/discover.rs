@@ -26,8 +26,10 @@ pub(crate) async fn discover(source: &dyn Source) -> Result<Discovered, SourceEr
     let mut found = Discovered::default();
     for path in ["/api", "/apis"] {
         let body = source.get(path, ACCEPT).await?;
-        let answer = DiscoveryAnswer::parse(&body)
-            .map_err(|error| SourceError::Malformed { path: path.to_owned(), source: error })?;
+        let answer = DiscoveryAnswer::parse(&body).map_err(|error| SourceError::Malformed {
+            path: path.to_owned(),
+            source: error,
+        })?;
         match answer {
             DiscoveryAnswer::Aggregated(discovery, stale) => {
                 found.stale.extend(stale);

@@ -4,6 +4,7 @@
 //! task for each resource: list, compare with the copies that are there, write what differs, watch, write what comes.
 //! What the tasks write is in the form of [`umbra_registry::copies`]; nothing else writes there.
 
+mod child_source;
 mod cluster;
 mod discover;
 mod erase;
@@ -12,6 +13,7 @@ mod resource;
 mod selection;
 mod source;
 
+pub use child_source::ChildSource;
 pub use cluster::{ClusterCopy, ClusterState, erase_cluster};
 pub use resource::ResourceState;
 pub use source::{Lines, Source, SourceError};

@@ -77,7 +77,10 @@ impl Page {
             let table: ReceivedTable = serde_json::from_slice(body)?;
             let objects = table.rows.into_iter().filter_map(|row| {
                 let cells = row.cells;
-                Some(ReceivedObject { json: row.object?, cells })
+                Some(ReceivedObject {
+                    json: row.object?,
+                    cells,
+                })
             });
             return Ok(Self {
                 metadata: table.metadata,
@@ -89,9 +92,16 @@ impl Page {
         let kind = list.kind.strip_suffix("List").unwrap_or(&list.kind);
         let objects = list.items.into_iter().map(|item| {
             let json = with_type(item, &list.api_version, kind);
-            ReceivedObject { json, cells: Vec::new() }
+            ReceivedObject {
+                json,
+                cells: Vec::new(),
+            }
         });
-        Ok(Self { metadata: list.metadata, columns: Vec::new(), objects: objects.collect() })
+        Ok(Self {
+            metadata: list.metadata,
+            columns: Vec::new(),
+            objects: objects.collect(),
+        })
     }
 }
 
@@ -135,7 +145,10 @@ impl EventReader {
         let object = if serde_json::from_str::<TypeOnly>(line.object.get())?.kind == "Table" {
             self.row(serde_json::from_str(line.object.get())?)
         } else {
-            ReceivedObject { json: line.object.to_owned(), cells: Vec::new() }
+            ReceivedObject {
+                json: line.object.to_owned(),
+                cells: Vec::new(),
+            }
         };
         Ok(match line.event_type {
             "BOOKMARK" => {
@@ -155,7 +168,10 @@ impl EventReader {
         let row = table.rows.pop().and_then(|row| Some((row.cells, row.object?)));
         let (cells, json) = row.unwrap_or_else(|| {
             let revision = serde_json::json!({"metadata": {"resourceVersion": table.metadata.resource_version}});
-            (Vec::new(), serde_json::value::to_raw_value(&revision).expect("a Value is valid JSON"))
+            (
+                Vec::new(),
+                serde_json::value::to_raw_value(&revision).expect("a Value is valid JSON"),
+            )
         });
         ReceivedObject { json, cells }
     }
@@ -177,7 +193,10 @@ mod tests {
         let list = br#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"6"},
             "items":[{"metadata":{"name":"a"}},{}]}"#;
         let page = Page::parse(list).unwrap();
-        assert_eq!(page.objects[0].json.get(), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#);
+        assert_eq!(
+            page.objects[0].json.get(),
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#
+        );
         assert_eq!(page.objects[1].json.get(), r#"{"apiVersion":"v1","kind":"Pod"}"#);
     }
 
@@ -186,16 +205,29 @@ mod tests {
         let mut reader = EventReader::default();
         let first = br#"{"type":"ADDED","object":{"kind":"Table","columnDefinitions":[{"name":"N","type":"string"}],
             "rows":[{"cells":[1],"object":{"kind":"Pod"}}]}}"#;
-        let Received::Put(object) = reader.read(&Bytes::from_static(first)).unwrap() else { panic!() };
-        assert_eq!((object.json.get(), reader.columns.as_ref().unwrap().len()), (r#"{"kind":"Pod"}"#, 1));
+        let Received::Put(object) = reader.read(&Bytes::from_static(first)).unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (object.json.get(), reader.columns.as_ref().unwrap().len()),
+            (r#"{"kind":"Pod"}"#, 1)
+        );
         for (line, revision) in [
-            (r#"{"type":"BOOKMARK","object":{"kind":"Table","metadata":{"resourceVersion":"9"},"rows":[]}}"#, "9"),
-            (r#"{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"8"}}}"#, "8"),
+            (
+                r#"{"type":"BOOKMARK","object":{"kind":"Table","metadata":{"resourceVersion":"9"},"rows":[]}}"#,
+                "9",
+            ),
+            (
+                r#"{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"8"}}}"#,
+                "8",
+            ),
         ] {
             let read = reader.read(&Bytes::from_static(line.as_bytes())).unwrap();
             assert!(matches!(read, Received::Bookmark(at) if at == revision));
         }
         let gone = br#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":410}}"#;
-        assert!(matches!(reader.read(&Bytes::from_static(gone)).unwrap(), Received::Error(status) if status.code == 410));
+        assert!(
+            matches!(reader.read(&Bytes::from_static(gone)).unwrap(), Received::Error(status) if status.code == 410)
+        );
     }
 }

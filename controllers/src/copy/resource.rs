@@ -99,7 +99,10 @@ impl ResourceCopy {
         if revision.is_none() {
             *revision = Some(self.list().await?);
             *failures = 0;
-            self.state.send_replace(ResourceState { synced: true, ..ResourceState::default() });
+            self.state.send_replace(ResourceState {
+                synced: true,
+                ..ResourceState::default()
+            });
         }
         let from = revision.clone().expect("a list gives a revision");
         self.watch(&from, revision).await
@@ -117,7 +120,11 @@ impl ResourceCopy {
         } else {
             tracing::warn!(cluster = %self.cluster, resource = %self.group_resource(), message, "copying is interrupted");
         }
-        self.state.send_replace(ResourceState { synced: false, refused, message });
+        self.state.send_replace(ResourceState {
+            synced: false,
+            refused,
+            message,
+        });
     }
 
     fn group_resource(&self) -> GroupResource {
@@ -139,7 +146,9 @@ impl ResourceCopy {
             self.write_columns(&page.columns).await?;
             let mut operations = Vec::with_capacity(page.objects.len());
             for object in &page.objects {
-                let Some((key, translated)) = self.translate(object, &page.columns) else { continue };
+                let Some((key, translated)) = self.translate(object, &page.columns) else {
+                    continue;
+                };
                 let before = stale.remove(&key);
                 if before.as_deref() != Some(&translated.envelope.header.child_revision) {
                     operations.push(Operation::put(key, translated.envelope.encode(), Precondition::None));
@@ -147,7 +156,10 @@ impl ResourceCopy {
             }
             self.write(operations).await?;
             if page.metadata.continue_token.is_empty() {
-                let gone = stale.into_keys().map(|key| Operation::delete(key, Precondition::None)).collect();
+                let gone = stale
+                    .into_keys()
+                    .map(|key| Operation::delete(key, Precondition::None))
+                    .collect();
                 self.write(gone).await?;
                 return Ok(page.metadata.resource_version);
             }
@@ -176,9 +188,8 @@ impl ResourceCopy {
 
     /// Follows one watch to its end, which is no error; `revision` follows what has been written.
     async fn watch(&self, from: &str, revision: &mut Option<String>) -> Result<(), CopyError> {
-        let query = format!(
-            "watch=true&allowWatchBookmarks=true&resourceVersion={from}&timeoutSeconds={WATCH_SECONDS}"
-        );
+        let query =
+            format!("watch=true&allowWatchBookmarks=true&resourceVersion={from}&timeoutSeconds={WATCH_SECONDS}");
         let path = self.path(&query);
         let mut lines = self.source.watch(&path, ACCEPT).await?.ready_chunks(BATCH);
         let mut reader = EventReader::default();
@@ -206,7 +217,10 @@ impl ResourceCopy {
         for line in lines {
             let columns = reader.columns.clone();
             let event = line.and_then(|line| {
-                reader.read(&line).map_err(|source| SourceError::Malformed { path: path.to_owned(), source })
+                reader.read(&line).map_err(|source| SourceError::Malformed {
+                    path: path.to_owned(),
+                    source,
+                })
             });
             if let Some(new) = reader.columns.as_ref().filter(|new| Some(*new) != columns.as_ref()) {
                 self.write_columns(new).await?;
@@ -228,7 +242,9 @@ impl ResourceCopy {
                     break;
                 }
             };
-            let Some((key, translated)) = self.translate(&object, columns) else { continue };
+            let Some((key, translated)) = self.translate(&object, columns) else {
+                continue;
+            };
             reached = Some(translated.envelope.header.child_revision.clone());
             operations.push(if deleted {
                 Operation::delete(key, Precondition::None)
@@ -250,7 +266,14 @@ impl ResourceCopy {
         match to_view(object.json.get().as_bytes(), &self.cluster, &resource, row) {
             Ok(translated) => {
                 let namespace = self.resource.namespaced.then_some(translated.namespace.as_str());
-                let key = copy_key(&resource, CopyKey { cluster: &self.cluster, namespace, name: &translated.name });
+                let key = copy_key(
+                    &resource,
+                    CopyKey {
+                        cluster: &self.cluster,
+                        namespace,
+                        name: &translated.name,
+                    },
+                );
                 Some((key, translated))
             }
             Err(error) => {

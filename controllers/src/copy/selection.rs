@@ -22,7 +22,7 @@ const NOT_COPIED: [(&str, &str); 8] = [
 /// The resources to copy: each group resource once, in the version that the cluster prefers among those that can be
 /// listed and watched.
 #[must_use]
-pub fn copied_resources<'a>(discovery: &'a Discovery, sync: &Sync) -> Vec<&'a ResourceDescriptor> {
+pub(super) fn copied_resources<'a>(discovery: &'a Discovery, sync: &Sync) -> Vec<&'a ResourceDescriptor> {
     let mut seen = BTreeSet::new();
     discovery
         .resources()
@@ -67,7 +67,10 @@ mod tests {
     }
 
     fn names(discovery: &Discovery, sync: &Sync) -> Vec<String> {
-        copied_resources(discovery, sync).iter().map(|one| one.resource.to_string()).collect()
+        copied_resources(discovery, sync)
+            .iter()
+            .map(|one| one.resource.to_string())
+            .collect()
     }
 
     #[test]
@@ -88,9 +91,15 @@ mod tests {
     #[test]
     fn a_cluster_can_include_and_exclude() {
         let discovery = discovery(&[("", "v1", "pods"), ("", "v1", "secrets"), ("apps", "v1", "deployments")]);
-        let sync = Sync { include: vec!["secrets".into()], exclude: vec!["*.apps".into()] };
+        let sync = Sync {
+            include: vec!["secrets".into()],
+            exclude: vec!["*.apps".into()],
+        };
         assert_eq!(names(&discovery, &sync), ["v1, Resource=pods", "v1, Resource=secrets"]);
-        let sync = Sync { include: vec!["*".into()], exclude: vec!["*".into()] };
+        let sync = Sync {
+            include: vec!["*".into()],
+            exclude: vec!["*".into()],
+        };
         assert!(names(&discovery, &sync).is_empty());
     }
 }

@@ -57,10 +57,17 @@ impl Indexer for CopyIndexer {
         };
         let bytes = envelope.object(entry.revision.0);
         let header = envelope.header;
-        let name = QualifiedName { name: key.name, cluster: key.cluster }.to_string();
+        let name = QualifiedName {
+            name: key.name,
+            cluster: key.cluster,
+        }
+        .to_string();
         let namespace = key.namespace.unwrap_or_default();
         let own = [(NAME_FIELD, name.as_str()), (NAMESPACE_FIELD, namespace)];
-        let fields = header.fields.iter().map(|(field, value)| (field.as_str(), value.as_str()));
+        let fields = header
+            .fields
+            .iter()
+            .map(|(field, value)| (field.as_str(), value.as_str()));
         Some(CachedObject {
             key: Arc::clone(&entry.key),
             revision: entry.revision,
@@ -72,7 +79,11 @@ impl Indexer for CopyIndexer {
                 uid: header.uid.into(),
                 child_revision: header.child_revision.into(),
                 child_name: key.name.into(),
-                row: Arc::new(Row { cluster: key.cluster.into(), created: header.created.into(), cells: header.cells }),
+                row: Arc::new(Row {
+                    cluster: key.cluster.into(),
+                    created: header.created.into(),
+                    cells: header.cells,
+                }),
                 gap: header.gap,
             },
             name: name.into(),
@@ -80,7 +91,11 @@ impl Indexer for CopyIndexer {
     }
 
     fn deleted(&self, last: &CachedObject<CopyExtra>, revision: Revision) -> CachedObject<CopyExtra> {
-        CachedObject { revision, bytes: with_revision(last, revision), ..last.clone() }
+        CachedObject {
+            revision,
+            bytes: with_revision(last, revision),
+            ..last.clone()
+        }
     }
 }
 
@@ -111,7 +126,12 @@ impl Copies {
     /// The copies in `store`. Caches run as tasks of `tracker` until `cancel`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, tracker: TaskTracker, cancel: CancellationToken) -> Self {
-        Self { store, caches: Mutex::default(), tracker, cancel }
+        Self {
+            store,
+            caches: Mutex::default(),
+            tracker,
+            cancel,
+        }
     }
 
     /// The store behind the caches.
@@ -142,11 +162,20 @@ impl Copies {
 
     /// Waits until the copy under `key` is that of `child_revision` or a later one, or is gone where `child_revision` is
     /// `None`. Gives up after `patience` without an error: the write has happened, its copy is only late.
-    pub async fn caught_up(&self, resource: &GroupResource, key: &str, child_revision: Option<&str>, patience: Duration) {
+    pub async fn caught_up(
+        &self,
+        resource: &GroupResource,
+        key: &str,
+        child_revision: Option<&str>,
+        patience: Duration,
+    ) {
         let cache = self.cache(resource);
         let deadline = Instant::now() + patience;
         let reached = |snapshot: &Snapshot<CopyExtra>| {
-            is_caught_up(snapshot.get(key).map(|object| &*object.extra.child_revision), child_revision)
+            is_caught_up(
+                snapshot.get(key).map(|object| &*object.extra.child_revision),
+                child_revision,
+            )
         };
         let mut snapshot = cache.snapshot();
         while !reached(&snapshot) {
@@ -180,9 +209,14 @@ mod tests {
 
     fn entry(revision: u64) -> Entry {
         let pods = GroupResource::new("", "pods");
-        let pod = json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "n", "resourceVersion": "5", "uid": "u"}});
+        let pod =
+            json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "n", "resourceVersion": "5", "uid": "u"}});
         let translated = to_view(pod.to_string().as_bytes(), "east", &pods, None).unwrap();
-        let key = CopyKey { cluster: "east", namespace: Some("n"), name: "a" };
+        let key = CopyKey {
+            cluster: "east",
+            namespace: Some("n"),
+            name: "a",
+        };
         Entry {
             key: copy_key(&pods, key).into(),
             value: translated.envelope.encode(),
@@ -193,12 +227,15 @@ mod tests {
 
     #[test]
     fn copies_are_served_with_the_hubs_revision_also_when_they_go() {
-        let indexer = CopyIndexer { prefix: resource_prefix(&GroupResource::new("", "pods")) };
+        let indexer = CopyIndexer {
+            prefix: resource_prefix(&GroupResource::new("", "pods")),
+        };
         let object = indexer.object(&entry(99)).unwrap();
         assert_eq!((&*object.name, &*object.namespace), ("a@east", "n"));
         assert_eq!(object.fields.get("metadata.name"), Some("a@east"));
         assert_eq!(&*object.extra.row.cluster, "east");
-        let revision = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["metadata"]["resourceVersion"].clone();
+        let revision =
+            |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["metadata"]["resourceVersion"].clone();
         assert_eq!(revision(&object.bytes), "99");
         let deleted = indexer.deleted(&object, Revision(1000));
         assert_eq!(revision(&deleted.bytes), "1000");

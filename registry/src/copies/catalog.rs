@@ -84,7 +84,9 @@ impl MirrorState for Catalog {
 
     fn remove(&mut self, key: &str) {
         let Some((cluster, place)) = split(key) else { return };
-        let Some(entry) = self.clusters.get_mut(cluster) else { return };
+        let Some(entry) = self.clusters.get_mut(cluster) else {
+            return;
+        };
         match place {
             Place::Api => entry.api = Arc::default(),
             Place::Columns(resource) => {
@@ -127,7 +129,10 @@ mod tests {
     fn the_catalog_follows_puts_and_deletes() {
         let pods = GroupResource::new("", "pods");
         let mut catalog = Catalog::default();
-        let api = ClusterApi { copied: [pods.clone()].into(), ..ClusterApi::default() };
+        let api = ClusterApi {
+            copied: [pods.clone()].into(),
+            ..ClusterApi::default()
+        };
         put(&mut catalog, &api_key("east"), &api);
         let columns = vec![ColumnDefinition::name()];
         put(&mut catalog, &columns_key("east", &pods), &columns);

@@ -35,7 +35,11 @@ impl MirrorState for ChildPolicies {
             Some(object) => index.upsert(object),
             // An object that cannot be read grants nothing.
             None => {
-                tracing::warn!(cluster = key.cluster, name = key.name, "an RBAC object cannot be read; it grants nothing");
+                tracing::warn!(
+                    cluster = key.cluster,
+                    name = key.name,
+                    "an RBAC object cannot be read; it grants nothing"
+                );
                 index.remove(kind, key.namespace.unwrap_or_default(), key.name);
             }
         }
@@ -71,16 +75,28 @@ mod tests {
             let key = format!("{}/east/{namespace}/{}", resource.resource, translated.name);
             policies.put(&key, &translated.envelope.encode(), Revision(7));
         };
-        put("roles", "shop", json!({"kind": "Role", "metadata": {"name": "reader", "namespace": "shop"},
-            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]}));
-        put("rolebindings", "shop", json!({"kind": "RoleBinding", "metadata": {"name": "t", "namespace": "shop"},
+        put(
+            "roles",
+            "shop",
+            json!({"kind": "Role", "metadata": {"name": "reader", "namespace": "shop"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]}),
+        );
+        put(
+            "rolebindings",
+            "shop",
+            json!({"kind": "RoleBinding", "metadata": {"name": "t", "namespace": "shop"},
             "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "tina"}],
-            "roleRef": {"kind": "Role", "apiGroup": "rbac.authorization.k8s.io", "name": "reader"}}));
+            "roleRef": {"kind": "Role", "apiGroup": "rbac.authorization.k8s.io", "name": "reader"}}),
+        );
         let tina = UserInfo::new("tina", ["system:authenticated"]);
         let seen = policies.clusters["east"].visible(&tina, "list", "", "pods");
         assert!(!seen.all_namespaces);
         assert_eq!(seen.namespaces.iter().collect::<Vec<_>>(), ["shop"]);
         policies.remove("rolebindings/east/shop/t");
-        assert!(policies.clusters["east"].visible(&tina, "list", "", "pods").is_nothing());
+        assert!(
+            policies.clusters["east"]
+                .visible(&tina, "list", "", "pods")
+                .is_nothing()
+        );
     }
 }

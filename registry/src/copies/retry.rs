@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::RngExt;
 
 /// The first retry comes within this.
 const FIRST: Duration = Duration::from_millis(500);

@@ -1,0 +1,197 @@
+//! The OpenAPI documents of the children: what views publish, and what the fleet validates and merges templates with.
+//!
+//! A child's index (`/openapi/v3`) names each document together with a hash. The index is asked for again when it is
+//! older than [`INDEX_LIFETIME`]; a document only when its hash has changed. Documents are kept for each child by itself:
+//! a hash is the child's own claim, and one child must not answer for another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::time::Instant;
+use umbra_apimachinery::gvk::{GroupVersion, GroupVersionKind};
+use umbra_apimachinery::schema::TypeSchema;
+use umbra_child::{Child, ChildError, Children, empty};
+use umbra_openapi::Document;
+
+/// Definitions of custom resources change rarely, and a client that has just made one expects to see it soon.
+const INDEX_LIFETIME: Duration = Duration::from_secs(10);
+
+/// Why a document is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// There is no such cluster.
+    #[error("cluster {0} is not known")]
+    UnknownCluster(String),
+    /// The cluster did not give it.
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    /// The cluster has no document for the group version.
+    #[error("cluster {cluster} has no OpenAPI document for {version}")]
+    NotServed {
+        /// The cluster.
+        cluster: String,
+        /// The group version.
+        version: GroupVersion,
+    },
+    /// The document cannot be read.
+    #[error("the OpenAPI document of {version} of cluster {cluster} cannot be read: {message}")]
+    Malformed {
+        /// The cluster.
+        cluster: String,
+        /// The group version.
+        version: GroupVersion,
+        /// Why not.
+        message: String,
+    },
+}
+
+/// Where the documents of a child are: path and hash.
+pub type DocumentIndex = BTreeMap<GroupVersion, DocumentLocation>;
+
+/// Where a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentLocation {
+    /// The path in the child, with its query.
+    pub path: String,
+    /// Changes whenever the document does.
+    pub hash: String,
+}
+
+#[derive(Deserialize)]
+struct IndexBody {
+    paths: BTreeMap<String, IndexEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IndexEntry {
+    server_relative_url: String,
+}
+
+#[derive(Debug, Clone)]
+struct KeptDocument {
+    hash: String,
+    text: Bytes,
+    parsed: Arc<Document>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    index: Option<(Instant, Arc<DocumentIndex>)>,
+    documents: HashMap<GroupVersion, KeptDocument>,
+}
+
+/// The children's documents.
+#[derive(Debug)]
+pub struct ChildDocuments {
+    children: Children,
+    kept: Mutex<HashMap<String, Kept>>,
+}
+
+impl ChildDocuments {
+    /// The documents of `children`.
+    #[must_use]
+    pub fn new(children: Children) -> Self {
+        Self { children, kept: Mutex::default() }
+    }
+
+    /// Which documents a cluster has.
+    ///
+    /// # Errors
+    /// Where the cluster does not say.
+    pub async fn index(&self, cluster: &str) -> Result<Arc<DocumentIndex>, DocumentError> {
+        let fresh = |kept: &Kept| kept.index.clone().filter(|(asked, _)| asked.elapsed() < INDEX_LIFETIME);
+        if let Some((_, index)) = self.kept.lock().get(cluster).and_then(fresh) {
+            return Ok(index);
+        }
+        let body: IndexBody = self.child(cluster)?.get_json("/openapi/v3").await?;
+        let index: DocumentIndex = body.paths.into_iter().filter_map(|(name, entry)| location(&name, entry)).collect();
+        let index = Arc::new(index);
+        self.kept.lock().entry(cluster.to_owned()).or_default().index = Some((Instant::now(), Arc::clone(&index)));
+        Ok(index)
+    }
+
+    /// The text of a document.
+    ///
+    /// # Errors
+    /// Where the cluster has none, or does not give it.
+    pub async fn document(&self, cluster: &str, version: &GroupVersion) -> Result<Bytes, DocumentError> {
+        Ok(self.kept_document(cluster, version).await?.text)
+    }
+
+    /// The schema of a kind; `None` where the cluster's documents do not define it.
+    ///
+    /// # Errors
+    /// As [`ChildDocuments::document`].
+    pub async fn type_schema(
+        &self,
+        cluster: &str,
+        kind: &GroupVersionKind,
+    ) -> Result<Option<TypeSchema>, DocumentError> {
+        let document = self.kept_document(cluster, &kind.group_version()).await?;
+        Ok(document.parsed.type_schema(kind))
+    }
+
+    /// Forgets a cluster that has left.
+    pub fn forget(&self, cluster: &str) {
+        self.kept.lock().remove(cluster);
+    }
+
+    fn child(&self, cluster: &str) -> Result<Child, DocumentError> {
+        self.children.get(cluster).ok_or_else(|| DocumentError::UnknownCluster(cluster.to_owned()))
+    }
+
+    async fn kept_document(&self, cluster: &str, version: &GroupVersion) -> Result<KeptDocument, DocumentError> {
+        let index = self.index(cluster).await?;
+        let location = index.get(version).ok_or_else(|| DocumentError::NotServed {
+            cluster: cluster.to_owned(),
+            version: version.clone(),
+        })?;
+        let kept = self.kept.lock().get(cluster).and_then(|kept| kept.documents.get(version)).cloned();
+        if let Some(kept) = kept.filter(|kept| kept.hash == location.hash) {
+            return Ok(kept);
+        }
+        let request = Request::get(&location.path).header(http::header::ACCEPT, "application/json");
+        let text = self.child(cluster)?.request_bytes(request.body(empty()).map_err(ChildError::from)?).await?;
+        let parsed = Document::parse(&text).map_err(|error| DocumentError::Malformed {
+            cluster: cluster.to_owned(),
+            version: version.clone(),
+            message: error.to_string(),
+        })?;
+        let document = KeptDocument { hash: location.hash.clone(), text, parsed: Arc::new(parsed) };
+        let mut kept = self.kept.lock();
+        kept.entry(cluster.to_owned()).or_default().documents.insert(version.clone(), document.clone());
+        Ok(document)
+    }
+}
+
+/// `apis/apps/v1` and `api/v1` are group versions; other documents (`version`, `.well-known/…`) are of no concern here.
+fn location(name: &str, entry: IndexEntry) -> Option<(GroupVersion, DocumentLocation)> {
+    let version = match name.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => GroupVersion::new("", version),
+        ["apis", group, version] => GroupVersion::new(group, version),
+        _ => return None,
+    };
+    let path = entry.server_relative_url;
+    let hash = path.split_once("hash=").map_or("", |(_, hash)| hash).to_owned();
+    Some((version, DocumentLocation { path, hash }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_names_group_versions() {
+        let entry = |url: &str| IndexEntry { server_relative_url: url.to_owned() };
+        let (version, found) = location("apis/apps/v1", entry("/openapi/v3/apis/apps/v1?hash=AB")).unwrap();
+        assert_eq!((version, found.hash.as_str()), (GroupVersion::new("apps", "v1"), "AB"));
+        assert_eq!(location("api/v1", entry("/x")).unwrap().0, GroupVersion::new("", "v1"));
+        assert!(location("version", entry("/x")).is_none() && location("apis/apps", entry("/x")).is_none());
+    }
+}
