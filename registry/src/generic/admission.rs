@@ -53,3 +53,30 @@ impl Admission for AdmitAll {
         Ok(())
     }
 }
+
+/// Asks several in order; the first that refuses decides.
+#[derive(Clone, Default)]
+pub struct AdmissionChain(pub Vec<std::sync::Arc<dyn Admission>>);
+
+impl std::fmt::Debug for AdmissionChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("AdmissionChain").field(&self.0.len()).finish()
+    }
+}
+
+#[async_trait]
+impl Admission for AdmissionChain {
+    async fn admit(
+        &self,
+        context: &RequestContext,
+        operation: Operation,
+        resource: &GroupVersionResource,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        for one in &self.0 {
+            one.admit(context, operation, resource, object, old).await?;
+        }
+        Ok(())
+    }
+}

@@ -31,7 +31,7 @@ use super::keys::Keys;
 use super::reviews::Reviews;
 use super::store::ResourceStore;
 use super::strategy::Strategy;
-use super::subresource::SubresourceHandler;
+use super::subresource::{Connector, SubresourceHandler};
 use crate::request::RequestContext;
 use crate::resource::Resource;
 use crate::root::{Api, OpenApi};
@@ -66,6 +66,8 @@ pub struct Installation {
     pub strategy: Strategy,
     /// Who answers POST to which subresources.
     pub handlers: Vec<(String, Arc<dyn SubresourceHandler>)>,
+    /// Who answers its connections; the descriptor has to name the subresources.
+    pub connector: Option<Arc<dyn Connector>>,
 }
 
 impl std::fmt::Debug for RootParts {
@@ -89,6 +91,7 @@ impl From<Strategy> for Installation {
         Self {
             strategy,
             handlers: Vec::new(),
+            connector: None,
         }
     }
 }
@@ -200,6 +203,7 @@ impl StoreApi {
         tracker.spawn(async move { until.run_until_cancelled(feed).await });
         let admission = Arc::clone(&self.parts.admission);
         let resource = ResourceStore::new(strategy, keys, Arc::clone(store), cache, admission);
+        let resource = resource.with_connector(installation.connector);
         let resource = installation
             .handlers
             .into_iter()

@@ -36,11 +36,12 @@ pub mod reviews;
 mod schema;
 pub mod store;
 pub mod strategy;
-mod subresource;
+pub mod subresource;
 pub mod update;
 pub mod watch;
 
-
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Admission, AdmitAll, Operation};
 pub use collection::StoreApi;

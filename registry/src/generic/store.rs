@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::gvk::GroupResource;
+use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::{Cause, Reason, Status};
 use umbra_apimachinery::table::ColumnDefinition;
 use umbra_storage::{Cache, Entry, Error, Revision, Store};
@@ -22,10 +23,10 @@ use super::indexer::{StoredIndexer, StoredScope};
 use super::keys::Keys;
 use super::read;
 use super::strategy::Strategy;
-use super::subresource::SubresourceHandler;
+use super::subresource::{Connector, SubresourceHandler};
 use super::watch;
 use crate::request::{GetOptions, ListOptions, RequestContext, WriteOptions};
-use crate::resource::{EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest, WriteVerb};
+use crate::resource::{Body, EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest, WriteVerb};
 
 /// How long the answer to a write waits for the cache. The write has happened by then: the wait is for the client's next
 /// read, and running out of it is no error.
@@ -44,6 +45,7 @@ pub struct ResourceStore {
     pub(super) cache: Arc<Cache<StoredIndexer>>,
     pub(super) admission: Arc<dyn Admission>,
     pub(super) handlers: BTreeMap<String, Arc<dyn SubresourceHandler>>,
+    connector: Option<Arc<dyn Connector>>,
 }
 
 impl std::fmt::Debug for ResourceStore {
@@ -105,6 +107,7 @@ impl ResourceStore {
             cache,
             admission,
             handlers: BTreeMap::new(),
+            connector: None,
         }
     }
 
@@ -112,6 +115,13 @@ impl ResourceStore {
     #[must_use]
     pub fn with_handler(mut self, subresource: &str, handler: Arc<dyn SubresourceHandler>) -> Self {
         self.handlers.insert(subresource.to_owned(), handler);
+        self
+    }
+
+    /// The same resource, whose connections are answered by `connector`. The descriptor has to name the subresources.
+    #[must_use]
+    pub fn with_connector(mut self, connector: Option<Arc<dyn Connector>>) -> Self {
+        self.connector = connector;
         self
     }
 
@@ -131,6 +141,15 @@ impl ResourceStore {
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache<StoredIndexer>> {
         &self.cache
+    }
+
+    /// The UID of an object, as the store itself has it now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn stored_uid(&self, namespace: Option<&str>, name: &str) -> Result<Option<String>, Status> {
+        let stored = self.load(&self.keys.key(namespace, name)).await?;
+        Ok(stored.map(|stored| stored.object.uid().to_owned()))
     }
 
     pub(super) fn resource(&self) -> GroupResource {
@@ -288,6 +307,17 @@ impl Resource for ResourceStore {
             WriteVerb::Patch(patch_type) => self.patch(&write, patch_type, &request).await,
             WriteVerb::Delete => self.delete(&write, &request).await,
             WriteVerb::DeleteCollection => self.delete_collection(&write, &request).await,
+        }
+    }
+
+    async fn connect(
+        &self,
+        context: &RequestContext,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status> {
+        match &self.connector {
+            Some(connector) => connector.connect(context, request).await,
+            None => Err(Status::no_such_path()),
         }
     }
 

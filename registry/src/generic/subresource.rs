@@ -18,7 +18,7 @@ use super::store::{ResourceStore, Write};
 use super::strategy::Strategy;
 use super::update::{Change, Changed};
 use crate::request::RequestContext;
-use crate::resource::{Object, WriteOutcome, WriteRequest, WriteVerb};
+use crate::resource::{Body, Object, WriteOutcome, WriteRequest, WriteVerb};
 
 /// Answers POST to a subresource that is computed and not stored, such as `serviceaccounts/token`.
 #[async_trait]
@@ -28,6 +28,20 @@ pub trait SubresourceHandler: Send + Sync {
     /// # Errors
     /// What the client is told.
     async fn create(&self, context: &RequestContext, object: &Value, body: Value) -> Result<Value, Status>;
+}
+
+/// Answers subresources that are connections or streams: `log`, `exec`, `portforward`.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// Answers a request whose path is the one below the root.
+    ///
+    /// # Errors
+    /// What the client is told; 404 where there is no such subresource.
+    async fn connect(
+        &self,
+        context: &RequestContext,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, Status>;
 }
 
 /// What a subresource shows of an object.
@@ -126,10 +140,18 @@ fn scaled(store: &ResourceStore, name: &str, scale: &Value, existing: &Value) ->
         return Err(Status::internal(format!("{name} has no place for replicas")));
     };
     parent.insert(field.to_owned(), wanted.into());
-    for field in ["uid", "resourceVersion"] {
-        object.set_metadata(field, scale.metadata_str(field));
-    }
+    take_preconditions(&mut object, scale);
     Ok(object)
+}
+
+/// UID and revision that what was sent asks for; without them, those of the object stay.
+fn take_preconditions(object: &mut Value, sent: &Value) {
+    for field in ["uid", "resourceVersion"] {
+        let asked = sent.metadata_str(field);
+        if !asked.is_empty() {
+            object.set_metadata(field, asked);
+        }
+    }
 }
 
 /// PUT of a Scale.
@@ -160,9 +182,7 @@ impl Change for Finalize<'_> {
             Value::Null => json!([]),
             finalizers => finalizers.clone(),
         };
-        for field in ["uid", "resourceVersion"] {
-            object.set_metadata(field, self.sent.metadata_str(field));
-        }
+        take_preconditions(&mut object, &self.sent);
         Ok(Changed::plain(object))
     }
 }

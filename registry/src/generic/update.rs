@@ -157,7 +157,9 @@ impl ResourceStore {
             object = fields.update(old, object, write.manager(), now);
         }
         keep_system_metadata(&mut object, old);
-        self.strategy.behavior.prepare_for_update(&mut object, old);
+        if write.subresource.is_empty() {
+            self.strategy.behavior.prepare_for_update(&mut object, old);
+        }
         self.count_generation(&mut object, old);
         self.validate_change(write, &object, old)?;
         self.warn(write, &object);
