@@ -10,6 +10,7 @@ pub mod builtin;
 pub mod child_documents;
 pub mod copies;
 pub mod directory;
+pub mod fleet;
 pub mod generic;
 pub mod mirror;
 pub mod request;
