@@ -41,8 +41,7 @@ impl Source for Script {
         _accept: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
         self.asked.lock().push(path.to_owned());
-        let receiver = self.watches.lock().pop_front();
-        let receiver = receiver.ok_or_else(|| SourceError::Unreachable("the script has ended".to_owned()))?;
+        let Some(receiver) = self.watches.lock().pop_front() else { return Ok(futures::stream::pending().boxed()) };
         let events = futures::stream::unfold(receiver, |mut receiver| async {
             let event = receiver.recv().await?;
             Some((Ok(Bytes::from(event.to_string())), receiver))
