@@ -66,7 +66,7 @@ fn objects() -> Vec<Value> {
     objects
 }
 
-fn role(name: &str, labels: Value, rules: Value) -> Value {
+fn role(name: &str, labels: &Value, rules: &Value) -> Value {
     let mut all = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
     for (key, value) in labels.as_object().into_iter().flatten() {
         all[key] = value.clone();
@@ -79,8 +79,8 @@ fn role(name: &str, labels: Value, rules: Value) -> Value {
     })
 }
 
-fn aggregated(name: &str, label: &str, labels: Value) -> Value {
-    let mut role = role(name, labels, json!([]));
+fn aggregated(name: &str, label: &str, labels: &Value) -> Value {
+    let mut role = role(name, labels, &json!([]));
     let selector = json!({"matchLabels": {(format!("rbac.authorization.k8s.io/{label}")): "true"}});
     role["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
     role
@@ -173,16 +173,16 @@ fn roles() -> Vec<Value> {
     vec![
         role(
             "cluster-admin",
-            json!({}),
-            json!([
+            &json!({}),
+            &json!([
                 {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
                 {"nonResourceURLs": ["*"], "verbs": ["*"]},
             ]),
         ),
         role(
             "system:discovery",
-            json!({}),
-            json!([{
+            &json!({}),
+            &json!([{
                 "nonResourceURLs": [
                     "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
                     "/version", "/version/",
@@ -192,13 +192,13 @@ fn roles() -> Vec<Value> {
         ),
         role(
             "system:public-info-viewer",
-            json!({}),
-            json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]),
+            &json!({}),
+            &json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]),
         ),
         role(
             "system:basic-user",
-            json!({}),
-            json!([
+            &json!({}),
+            &json!([
                 {
                     "apiGroups": ["authorization.k8s.io"],
                     "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
@@ -207,12 +207,12 @@ fn roles() -> Vec<Value> {
                 {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
             ]),
         ),
-        role("system:aggregate-to-view", aggregate("view"), view),
-        role("system:aggregate-to-edit", aggregate("edit"), edit),
-        role("system:aggregate-to-admin", aggregate("admin"), admin),
-        aggregated("view", "aggregate-to-view", aggregate("edit")),
-        aggregated("edit", "aggregate-to-edit", aggregate("admin")),
-        aggregated("admin", "aggregate-to-admin", json!({})),
+        role("system:aggregate-to-view", &aggregate("view"), &view),
+        role("system:aggregate-to-edit", &aggregate("edit"), &edit),
+        role("system:aggregate-to-admin", &aggregate("admin"), &admin),
+        aggregated("view", "aggregate-to-view", &aggregate("edit")),
+        aggregated("edit", "aggregate-to-edit", &aggregate("admin")),
+        aggregated("admin", "aggregate-to-admin", &json!({})),
     ]
 }
 

@@ -9,6 +9,7 @@
 //! * Events do not expire by themselves.
 //! * Services get no cluster IP; nothing here routes packets.
 
+pub mod assembly;
 mod behavior;
 pub mod bootstrap;
 pub mod controllers;

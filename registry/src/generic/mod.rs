@@ -24,6 +24,7 @@ pub mod body;
 pub mod codec;
 pub mod collection;
 mod create;
+pub mod definition;
 pub mod delete;
 pub mod fields;
 pub mod indexer;

@@ -139,10 +139,18 @@ impl Step {
                 .flatten()
                 .filter(|item| {
                     let found = path.iter().try_fold(*item, |item, name| item.get(name));
-                    found.is_some_and(|found| found.as_str() == Some(wanted) || found.to_string() == *wanted)
+                    found.is_some_and(|found| is_written(found, wanted))
                 })
                 .collect(),
         }
+    }
+}
+
+/// Whether a filter's value is this one: a string as it is, anything else as JSON.
+fn is_written(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::String(text) => text == wanted,
+        other => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
     }
 }
 

@@ -409,14 +409,14 @@ pub(super) fn endpoint_slice(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![
         name(object),
         string(&object["addressType"]),
-        first_three(ports.collect()).into(),
-        first_three(addresses.collect()).into(),
+        first_three(&ports.collect::<Vec<_>>()).into(),
+        first_three(&addresses.collect::<Vec<_>>()).into(),
         created(object, now),
     ]
 }
 
 /// `listWithMoreString`.
-fn first_three(list: Vec<String>) -> String {
+fn first_three(list: &[String]) -> String {
     match list.len() {
         0 => "<unset>".to_owned(),
         1..=3 => list.join(","),

@@ -5,17 +5,10 @@ use umbra_apimachinery::status::Reason;
 
 use super::{Root, config_map, json_of, soon, write};
 use crate::builtin::controllers;
-use crate::request::ListOptions;
+use crate::request::{ListOptions, PatchType};
 use crate::resource::WriteVerb;
 
 impl Root {
-    fn run_controllers(&self) {
-        let parts = self.api.parts();
-        parts
-            .tracker
-            .spawn(controllers::run(self.api.clone(), self.cancelled.clone()));
-    }
-
     /// Waits until the object is gone.
     async fn gone(&self, resource: &str, name: &str) {
         let mut events = {
@@ -52,7 +45,10 @@ async fn a_namespace_goes_with_everything_in_it() {
     let created = root.create("namespaces", namespace).await.unwrap();
     assert_eq!(created["status"]["phase"], "Active");
     let inside = |name: &str| {
-        let mut request = write(WriteVerb::Create, "", &config_map(name));
+        // A finalizer keeps the namespace from going before it was looked at.
+        let mut object = config_map(name);
+        object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        let mut request = write(WriteVerb::Create, "", &object);
         request.namespace = Some("shop".to_owned());
         request
     };
@@ -62,7 +58,10 @@ async fn a_namespace_goes_with_everything_in_it() {
     let status = root.write("configmaps", inside("b")).await.unwrap_err();
     assert!(status.is(Reason::Forbidden));
     assert_eq!(status.details.unwrap().causes[0].reason, "NamespaceTerminating");
-    root.run_controllers();
+    let release = json!({"metadata": {"finalizers": null}});
+    let mut release = write(WriteVerb::Patch(PatchType::Merge), "a", &release);
+    release.namespace = Some("shop".to_owned());
+    root.write("configmaps", release).await.unwrap();
     root.gone("namespaces", "shop").await;
     let all = ListOptions::default();
     let store = root.resource("configmaps");
@@ -75,7 +74,6 @@ async fn a_namespace_goes_with_everything_in_it() {
 #[tokio::test]
 async fn dependents_go_when_the_last_owner_has_gone() {
     let root = Root::start().await;
-    root.run_controllers();
     let one = root.create("configmaps", config_map("one")).await.unwrap();
     let two = root.create("configmaps", config_map("two")).await.unwrap();
     let both = [("ConfigMap", &one, false), ("ConfigMap", &two, false)];
@@ -107,7 +105,6 @@ async fn foreground_deletion_waits_and_orphans_stay() {
         .await
         .unwrap();
     assert!(matches!(outcome, crate::resource::WriteOutcome::Accepted(_)));
-    root.run_controllers();
     root.gone("configmaps", "owner").await;
     assert!(root.get("configmaps", "child").await.is_err(), "the child went first");
 

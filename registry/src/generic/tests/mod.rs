@@ -19,18 +19,15 @@ use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::gvk::GroupVersion;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
-use umbra_auth::rbac::RbacKind;
 use umbra_storage::{CacheOptions, Embedded, Store};
 
-use super::admission::AdmissionChain;
 use super::authorization::RbacAuthorizer;
-use super::collection::{RootParts, StoreApi};
-use super::reviews::Reviews;
+use super::collection::StoreApi;
 use super::store::ResourceStore;
 use super::strategy::{Strategy, subresource};
 use crate::builtin;
+use crate::builtin::assembly::{Cluster, ClusterParts};
 use crate::builtin::controllers::system_context;
-use crate::builtin::lifecycle::{EscalationCheck, NamespaceLifecycle};
 use crate::request::{ListOptions, PatchType, RequestContext, WriteOptions};
 use crate::resource::{ObjectList, Resource, WriteOutcome, WriteRequest, WriteVerb};
 
@@ -66,23 +63,7 @@ fn widgets() -> Strategy {
 impl Root {
     async fn start() -> Self {
         let store: Arc<dyn Store> = Arc::new(Embedded::in_memory());
-        let (tracker, cancelled) = (TaskTracker::new(), CancellationToken::new());
-        let authorizer = RbacAuthorizer::new();
-        let admission = AdmissionChain(vec![
-            Arc::new(NamespaceLifecycle::new(Arc::clone(&store), "test")),
-            Arc::new(EscalationCheck::new(Arc::clone(&authorizer))),
-        ]);
-        let api = StoreApi::new(RootParts {
-            name: "test".to_owned(),
-            store: Arc::clone(&store),
-            cache: CacheOptions::default(),
-            admission: Arc::new(admission),
-            authorizer: Arc::clone(&authorizer) as _,
-            reviews: Some(Reviews::new(Arc::clone(&authorizer) as _, None)),
-            version: Bytes::from_static(b"{}"),
-            tracker: tracker.clone(),
-            cancelled: cancelled.clone(),
-        });
+        let cancelled = CancellationToken::new();
         let wanted = [
             "namespaces",
             "configmaps",
@@ -95,20 +76,20 @@ impl Root {
             "clusterroles.rbac.authorization.k8s.io",
             "clusterrolebindings.rbac.authorization.k8s.io",
         ];
-        let kinds = builtin::all_where(|resource| wanted.contains(&resource.to_string().as_str()));
+        let mut kinds = builtin::all_where(|resource| wanted.contains(&resource.to_string().as_str()));
         let documents = builtin::documents(&kinds);
-        api.install(kinds, documents);
-        api.install([widgets()], []);
-        api.ready(soon()).await.unwrap();
-        let rbac = GroupVersion::new("rbac.authorization.k8s.io", "v1");
-        let caches = RbacKind::ALL.into_iter().map(|kind| {
-            (
-                kind,
-                Arc::clone(api.store(&rbac.resource(kind.resource())).unwrap().cache()),
-            )
-        });
-        authorizer.follow(caches.collect(), &tracker, cancelled.clone());
-        builtin::bootstrap::bootstrap(&api).await.unwrap();
+        kinds.push(widgets());
+        let parts = ClusterParts {
+            name: "test".to_owned(),
+            store: Arc::clone(&store),
+            cache: CacheOptions::default(),
+            admission: Vec::new(),
+            tokens: None,
+            version: Bytes::from_static(b"{}"),
+            tracker: TaskTracker::new(),
+            cancelled: cancelled.clone(),
+        };
+        let Cluster { api, authorizer } = Cluster::start(parts, kinds, documents, soon()).await.unwrap();
         Self {
             api,
             store,
