@@ -289,7 +289,7 @@ impl StoreApi {
     }
 
     /// Notified when something happens that owners, finalizers or namespaces may be concerned with: a deletion, a change
-    /// of an object with owners or in deletion, another set of kinds. Notifications coalesce.
+    /// of an object's owners or of an object in deletion, another set of kinds. Notifications coalesce.
     #[must_use]
     pub fn activity(&self) -> Arc<Notify> {
         Arc::clone(&self.activity)
@@ -323,7 +323,11 @@ async fn report_activity(cache: Arc<Cache<StoredIndexer>>, activity: Arc<Notify>
 
 fn concerns(event: &CacheEvent<Lifecycle>) -> bool {
     let lifecycle = &event.object.extra;
-    event.kind == EventKind::Delete || lifecycle.deleting || !lifecycle.owners.is_empty()
+    let owners_before = event
+        .previous
+        .as_ref()
+        .map_or(&[][..], |previous| &previous.extra.owners);
+    event.kind == EventKind::Delete || lifecycle.deleting || lifecycle.owners != owners_before
 }
 
 #[async_trait]
