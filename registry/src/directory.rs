@@ -92,7 +92,9 @@ pub fn unreachable_since(cluster: &ManagedCluster) -> Option<(String, String)> {
 
 impl MirrorState for Directory {
     fn put(&mut self, key: &str, value: &Bytes, _revision: Revision) {
-        let Some((resource, name)) = key.split_once('/') else { return };
+        let Some((resource, name)) = key.split_once('/') else {
+            return;
+        };
         let name = name.to_owned();
         let read = match resource {
             "managedclusters" => serde_json::from_slice(value).map(|one| {
@@ -132,20 +134,24 @@ mod tests {
         for (name, region) in [("east", "eu"), ("west", "us"), ("edge", "eu")] {
             let cluster = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
                 "metadata": {"name": name, "labels": {"region": region}}, "spec": {}});
-            directory.put(&format!("managedclusters/{name}"), &cluster.to_string().into(), Revision(2));
+            directory.put(
+                &format!("managedclusters/{name}"),
+                &cluster.to_string().into(),
+                Revision(2),
+            );
         }
         let eu: meta::LabelSelector = serde_json::from_value(json!({"matchLabels": {"region": "eu"}})).unwrap();
         let bad: meta::LabelSelector =
             serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})).unwrap();
         let names = ["east".to_owned(), "west".to_owned()];
-        let select = |selector, names| directory.select(selector, names).into_iter().collect::<Vec<_>>();
-        assert_eq!(select(None, None), ["east", "edge", "west"]);
-        assert_eq!(select(Some(&eu), None), ["east", "edge"]);
-        assert_eq!(select(Some(&eu), Some(&names[..])), ["east"]);
-        assert!(select(Some(&bad), None).is_empty());
+        let select = |directory: &Directory, selector, names| directory.select(selector, names).into_iter().collect::<Vec<_>>();
+        assert_eq!(select(&directory, None, None), ["east", "edge", "west"]);
+        assert_eq!(select(&directory, Some(&eu), None), ["east", "edge"]);
+        assert_eq!(select(&directory, Some(&eu), Some(&names[..])), ["east"]);
+        assert!(select(&directory, Some(&bad), None).is_empty());
         directory.put("managedclusters/east", &Bytes::from_static(b"{"), Revision(3));
         assert_eq!(directory.clusters.len(), 3);
         directory.remove("managedclusters/east");
-        assert_eq!(select(None, None), ["edge", "west"]);
+        assert_eq!(select(&directory, None, None), ["edge", "west"]);
     }
 }

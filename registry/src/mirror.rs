@@ -45,7 +45,12 @@ impl<S: MirrorState> Mirror<S> {
     pub async fn load(store: Arc<dyn Store>, prefix: &'static str) -> Result<Arc<Self>, Error> {
         let (state, revision) = read(&*store, prefix).await?;
         let state = ArcSwap::from_pointee(state);
-        Ok(Arc::new(Self { prefix, store, state, revision: watch::Sender::new(revision) }))
+        Ok(Arc::new(Self {
+            prefix,
+            store,
+            state,
+            revision: watch::Sender::new(revision),
+        }))
     }
 
     /// The state now.
@@ -112,7 +117,8 @@ impl<S: MirrorState> Mirror<S> {
     }
 
     fn below<'k>(&self, key: &'k str) -> &'k str {
-        key.strip_prefix(self.prefix).expect("a watch of a prefix delivers keys with it")
+        key.strip_prefix(self.prefix)
+            .expect("a watch of a prefix delivers keys with it")
     }
 
     fn publish(&self, state: S, revision: Revision) {
@@ -125,7 +131,10 @@ async fn read<S: MirrorState>(store: &dyn Store, prefix: &str) -> Result<(S, Rev
     let response = store.range(RangeRequest::prefix(prefix)).await?;
     let mut state = S::default();
     for entry in &response.entries {
-        let below = entry.key.strip_prefix(prefix).expect("a range of a prefix has keys with it");
+        let below = entry
+            .key
+            .strip_prefix(prefix)
+            .expect("a range of a prefix has keys with it");
         state.put(below, &entry.value, entry.revision);
     }
     Ok((state, response.revision))
