@@ -1,0 +1,69 @@
+# What one does with a checkout. Everything sets itself up; Rust, Go and a C compiler have to be there.
+#
+# PROFILE=release builds umbra optimised. ARGS is passed on to `umbra up`, and TESTS to the test programs as a filter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+GO ?= go
+PROFILE ?= dev
+ARGS ?=
+TESTS ?=
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# The programs of tests/kube: a real cluster, and kubectl.
+KUBE ?= $(TARGET)/kube
+RESULTS := $(TARGET)/show
+
+# What tests/kube/build.sh compiles with; anything else would compile Kubernetes once more.
+GO_ENVIRONMENT := CGO_ENABLED=0 GOFLAGS=-buildvcs=false
+# Where the end-to-end tests find the programs, and keep the files of a run.
+E2E_ENVIRONMENT := UMBRA_BIN=$(BIN)/umbra KUBE_BIN=$(KUBE) E2E_DIR=$(TARGET)/tmp
+
+.PHONY: help up build kube test lint show-main clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+up: ## build umbra and start a hub with three simulated children
+	@tests/show/tools.sh cargo cc
+	$(CARGO) build --locked --profile $(PROFILE) -p umbra-cli
+	exec $(BIN)/umbra up --demo $(ARGS)
+
+# The same selection of packages and targets as in `cargo test`, so that no dependency is compiled twice.
+build:
+	@tests/show/tools.sh cargo cc
+	$(CARGO) build --locked --workspace --bins --tests --profile $(PROFILE)
+
+kube: ## build a real cluster and an unmodified kubectl into target/kube
+	@tests/show/tools.sh go
+	tests/kube/build.sh $(KUBE)
+
+test: build kube ## run all tests: Rust, end to end with real clusters, Go
+	mkdir -p $(TARGET)/tmp
+	$(E2E_ENVIRONMENT) $(CARGO) test --locked --workspace --no-fail-fast --profile $(PROFILE) -- $(TESTS) 2>&1 | tee $(TARGET)/test.log
+	cd tests/kube && $(GO_ENVIRONMENT) $(GO) vet ./...
+	cd tests/kube && $(GO_ENVIRONMENT) KUBE_BIN=$(KUBE) $(GO) test ./... 2>&1 | tee -a $(TARGET)/test.log
+	@grep -E '^SKIPPED|^test .* ignored|^--- SKIP' $(TARGET)/test.log || echo 'Nothing was skipped.'
+
+lint: ## check formatting and lints
+	@tests/show/tools.sh cargo cc go
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@unformatted=$$(gofmt -l tests/kube); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	cd tests/kube && $(GO_ENVIRONMENT) $(GO) vet ./...
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked check; else echo 'SKIPPED cargo deny: it is not installed'; fi
+
+show-main: build kube ## show every item of the main job: what, figure, bound, pass or short
+	mkdir -p $(RESULTS) $(TARGET)/tmp
+	rm -f $(RESULTS)/main.tsv
+	$(E2E_ENVIRONMENT) SHOW_RESULTS=$(RESULTS)/main.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
+		> $(RESULTS)/main.log 2>&1 || echo 'Some tests failed; what they say is in $(RESULTS)/main.log'
+	@tests/show/table.sh tests/show/main.tsv $(RESULTS)/main.tsv
+
+clean: ## remove everything that was built
+	rm -rf $(KUBE) $(RESULTS)
+	$(CARGO) clean

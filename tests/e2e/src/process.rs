@@ -1,0 +1,319 @@
+//! Processes that end with the tests.
+
+use std::io::{Read, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::wait;
+
+/// Ends what is still there when the tests end, however they end: its standard input closes with them. Every process is
+/// the leader of a group of its own; the group gets SIGTERM and, 20 s later, SIGKILL.
+const REAPER: &str = r#"
+alive=
+while read -r verb group; do
+    case $verb in
+    started) alive="$alive $group" ;;
+    ended)
+        rest=
+        for each in $alive; do [ "$each" = "$group" ] || rest="$rest $each"; done
+        alive=$rest ;;
+    esac
+done
+for group in $alive; do kill -TERM -- "-$group"; done
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    left=
+    for group in $alive; do ! kill -0 -- "-$group" || left="$left $group"; done
+    [ -n "$left" ] || exit 0
+    sleep 1
+done
+for group in $left; do kill -KILL -- "-$group"; done
+"#;
+
+static REAPER_INPUT: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
+    let mut reaper = Command::new("sh");
+    reaper
+        .args(["-c", REAPER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
+    let mut reaper = reaper.spawn().expect("there is a shell");
+    Mutex::new(reaper.stdin.take().expect("the input is piped"))
+});
+
+fn tell_reaper(verb: &str, group: u32) {
+    let mut input = REAPER_INPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(input, "{verb} {group}").expect("the reaper lives as long as this process");
+}
+
+type Text = Arc<Mutex<Vec<u8>>>;
+
+/// A process with its output so far.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Text,
+    stderr: Text,
+    readers: Vec<JoinHandle<()>>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command` with `input`, or with an input that stays open where that is `None`.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[track_caller]
+    pub fn start(mut command: Command, input: Option<&str>) -> Self {
+        let name = describe(&command);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        tell_reaper("started", child.id());
+        let (stdout, out) = collect(child.stdout.take().expect("the output is piped"));
+        let (stderr, err) = collect(child.stderr.take().expect("the output is piped"));
+        let mut stdin = child.stdin.take();
+        if let Some(input) = input
+            && let Some(mut pipe) = stdin.take()
+        {
+            // A program that does not read its input closes it; that is no failure.
+            let _ = pipe.write_all(input.as_bytes());
+        }
+        Self {
+            name,
+            child,
+            stdin,
+            stdout,
+            stderr,
+            readers: vec![out, err],
+            status: None,
+        }
+    }
+
+    /// What it has written to standard output so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        text(&self.stdout)
+    }
+
+    /// What it has written to standard error so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        text(&self.stderr)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes to its standard input.
+    ///
+    /// # Panics
+    /// Where the input is closed.
+    #[track_caller]
+    pub fn write(&mut self, input: &str) {
+        let pipe = self.stdin.as_mut().expect("the input is open");
+        pipe.write_all(input.as_bytes())
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+    }
+
+    /// Closes its standard input.
+    pub fn close_input(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Sends a signal to it and to what it has started.
+    pub fn signal(&self, signal: Signal) {
+        if self.status.is_none()
+            && let Some(group) = Pid::from_raw(self.id().cast_signed())
+        {
+            // It may have ended just now.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// How it ended, or `None` while it runs.
+    ///
+    /// # Panics
+    /// Where the operating system does not know it.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self
+                .child
+                .try_wait()
+                .unwrap_or_else(|error| panic!("{}: {error}", self.name));
+            if self.status.is_some() {
+                tell_reaper("ended", self.child.id());
+            }
+        }
+        self.status
+    }
+
+    /// Waits for its end, and for the rest of its output.
+    ///
+    /// # Panics
+    /// Where it still runs after `deadline`; it is killed then.
+    #[track_caller]
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.ended() {
+                break status;
+            }
+            if start.elapsed() > deadline {
+                self.signal(Signal::KILL);
+                panic!(
+                    "{}: still runs after {} s\n{}",
+                    self.name,
+                    deadline.as_secs(),
+                    self.output()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        // What it has started may hold the other end of the pipes open; its own output is there at once.
+        let start = Instant::now();
+        while self.readers.iter().any(|reader| !reader.is_finished()) && start.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        status
+    }
+
+    /// Ends it with SIGTERM.
+    ///
+    /// # Panics
+    /// Where that does not end it within 60 s.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.close_input();
+        self.signal(Signal::TERM);
+        self.wait(Duration::from_secs(60))
+    }
+
+    /// Waits until its standard output is as it should be.
+    ///
+    /// # Panics
+    /// Where it ends before that, or after [`wait::DEADLINE`].
+    #[track_caller]
+    pub fn wait_for(&mut self, what: &str, holds: impl Fn(&str) -> bool) -> String {
+        wait::until(&format!("{}: {what}", self.name), wait::DEADLINE, || {
+            let ended = self.ended();
+            let stdout = self.stdout();
+            if holds(&stdout) {
+                return Ok(stdout);
+            }
+            assert!(ended.is_none(), "{}: ended before {what}\n{}", self.name, self.output());
+            Err(self.output())
+        })
+    }
+
+    /// Both outputs with a heading each, the last 100 lines of them.
+    #[must_use]
+    pub fn output(&self) -> String {
+        format!(
+            "--- stdout\n{}\n--- stderr\n{}",
+            tail(&self.stdout()),
+            tail(&self.stderr())
+        )
+    }
+}
+
+impl Drop for Process {
+    /// Ends what nobody has ended: SIGTERM, and SIGKILL 10 s later.
+    fn drop(&mut self) {
+        self.close_input();
+        self.signal(Signal::TERM);
+        let start = Instant::now();
+        while self.ended().is_none() {
+            if start.elapsed() > Duration::from_secs(10) {
+                self.signal(Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The command line as a person would type it.
+#[must_use]
+pub fn describe(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
+    let mut line = program.to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> (Text, JoinHandle<()>) {
+    let text = Text::default();
+    let sink = Arc::clone(&text);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            sink.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(&buffer[..read]);
+        }
+    });
+    (text, reader)
+}
+
+fn text(text: &Text) -> String {
+    String::from_utf8_lossy(&text.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(100)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn output_and_status_are_those_of_the_process() {
+        let mut process = Process::start(shell("cat; echo no >&2; exit 3"), Some("yes"));
+        assert_eq!(process.wait(wait::DEADLINE).code(), Some(3));
+        assert_eq!((process.stdout().as_str(), process.stderr().as_str()), ("yes", "no\n"));
+    }
+
+    #[test]
+    fn what_a_process_has_started_ends_with_it() {
+        let mut process = Process::start(shell("sleep 1000 & echo $!; wait"), None);
+        let sleeper = process
+            .wait_for("a number", |text| text.ends_with('\n'))
+            .trim()
+            .to_owned();
+        drop(process);
+        let path = std::path::Path::new("/proc").join(sleeper).join("cmdline");
+        // As an orphan it is somebody else's to reap; its command line is gone or empty at once.
+        wait::until("the end of the sleeper", wait::DEADLINE, || {
+            match std::fs::read(&path) {
+                Ok(line) if !line.is_empty() => Err(String::from_utf8_lossy(&line).into_owned()),
+                _ => Ok(()),
+            }
+        });
+    }
+}

@@ -1,0 +1,1 @@
+//! Umbra as its users have it: see the library of this crate.
