@@ -8,6 +8,8 @@
 
 pub mod builtin;
 pub mod child_documents;
+pub mod child_errors;
+pub mod cluster;
 pub mod copies;
 pub mod directory;
 pub mod fleet;
@@ -16,3 +18,4 @@ pub mod mirror;
 pub mod request;
 pub mod resource;
 pub mod root;
+pub mod view;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::names::QualifiedName;
-use umbra_storage::{Cache, CacheOptions, CachedObject, Entry, Error, Indexer, Revision, Snapshot, Store};
+use umbra_storage::{Cache, CacheOptions, CachedObject, Entry, Indexer, Revision, Snapshot, Store};
 
 use crate::copies::envelope::Envelope;
 use crate::copies::key::{CopyKey, resource_prefix};
@@ -169,34 +169,50 @@ impl Copies {
         child_revision: Option<&str>,
         patience: Duration,
     ) {
+        let reached = |copy: Option<&CachedObject<CopyExtra>>| {
+            is_caught_up(copy.map(|object| &*object.extra.child_revision), child_revision)
+        };
+        self.wait_until(resource, key, patience, reached).await;
+    }
+
+    /// Waits until `reached` says yes to the copy under `key`, at most for `patience`. Gives all copies as they are then.
+    /// Cancel safe.
+    pub async fn wait_until(
+        &self,
+        resource: &GroupResource,
+        key: &str,
+        patience: Duration,
+        reached: impl Fn(Option<&CachedObject<CopyExtra>>) -> bool,
+    ) -> Snapshot<CopyExtra> {
         let cache = self.cache(resource);
         let deadline = Instant::now() + patience;
-        let reached = |snapshot: &Snapshot<CopyExtra>| {
-            is_caught_up(
-                snapshot.get(key).map(|object| &*object.extra.child_revision),
-                child_revision,
-            )
-        };
         let mut snapshot = cache.snapshot();
-        while !reached(&snapshot) {
+        while !reached(snapshot.get(key).map(AsRef::as_ref)) {
             let next = snapshot.revision().next();
             match cache.wait_for(next, deadline).await {
                 Ok(newer) => snapshot = newer,
-                Err(Error::FutureRevision { .. }) | Err(_) => return,
+                Err(_) => break,
             }
         }
+        snapshot
     }
 }
 
-/// Revisions of a child are compared as numbers where they are (KEP-5504), else for equality.
 fn is_caught_up(present: Option<&str>, wanted: Option<&str>) -> bool {
     match (present, wanted) {
         (None, None) => true,
-        (Some(present), Some(wanted)) => match (present.parse::<u64>(), wanted.parse::<u64>()) {
-            (Ok(present), Ok(wanted)) => present >= wanted,
-            _ => present == wanted,
-        },
+        (Some(present), Some(wanted)) => is_as_new(present, wanted),
         _ => false,
+    }
+}
+
+/// Whether a revision of a child is the wanted one or a later one. Revisions are compared as numbers where they are
+/// (KEP-5504), else for equality.
+#[must_use]
+pub fn is_as_new(present: &str, wanted: &str) -> bool {
+    match (present.parse::<u64>(), wanted.parse::<u64>()) {
+        (Ok(present), Ok(wanted)) => present >= wanted,
+        _ => present == wanted,
     }
 }
 

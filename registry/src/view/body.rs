@@ -6,7 +6,7 @@ use umbra_apimachinery::names::{CLUSTER_LABEL, QualifiedName};
 
 /// A body that makes no sense for the cluster it is sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
+pub(super) enum BodyError {
     /// The body names another cluster than the path.
     #[error("{field} names the cluster {named:?}, but the request is for {cluster:?}")]
     OtherCluster {
@@ -18,7 +18,9 @@ pub enum BodyError {
         cluster: String,
     },
     /// The cluster's label is to be changed: objects cannot move.
-    #[error("the label {CLUSTER_LABEL} says where an object is and cannot be changed; create the object in the other cluster instead")]
+    #[error(
+        "the label {CLUSTER_LABEL} says where an object is and cannot be changed; create the object in the other cluster instead"
+    )]
     LabelChanged,
     /// The name is to be changed.
     #[error("metadata.name cannot be changed")]
@@ -29,17 +31,19 @@ pub enum BodyError {
 }
 
 /// Whom a body is for, and how to translate what it says.
-pub(crate) struct BodyTranslator<'a> {
+pub(super) struct BodyTranslator<'a> {
     /// The cluster.
-    pub(crate) cluster: &'a str,
+    pub(super) cluster: &'a str,
     /// Gives the child's revision where its argument is the revision of the present copy.
-    pub(crate) child_revision: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) child_revision: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl BodyTranslator<'_> {
     /// An object, or a patch that looks like one (merge, strategic, apply).
-    pub(crate) fn object(&self, body: &mut Value) -> Result<(), BodyError> {
-        let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else { return Ok(()) };
+    pub(super) fn object(&self, body: &mut Value) -> Result<(), BodyError> {
+        let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
+            return Ok(());
+        };
         if let Some(name) = metadata.get("name").and_then(Value::as_str) {
             let name = self.child_name(name)?;
             metadata.insert("name".to_owned(), name.into());
@@ -63,7 +67,7 @@ impl BodyTranslator<'_> {
     }
 
     /// The operations of a JSON patch. A `test` of what the view adds is answered here; what is left is the child's.
-    pub(crate) fn json_patch(&self, operations: &mut Vec<Value>) -> Result<(), BodyError> {
+    pub(super) fn json_patch(&self, operations: &mut Vec<Value>) -> Result<(), BodyError> {
         let label = format!("/metadata/labels/{}", CLUSTER_LABEL.replace('/', "~1"));
         let mut kept = Vec::with_capacity(operations.len());
         for mut operation in operations.drain(..) {
@@ -98,15 +102,18 @@ impl BodyTranslator<'_> {
     }
 
     /// The preconditions of `DeleteOptions`.
-    pub(crate) fn delete_options(&self, body: &mut Value) -> Result<(), BodyError> {
-        let Some(revision) = body.pointer_mut("/preconditions/resourceVersion") else { return Ok(()) };
+    pub(super) fn delete_options(&self, body: &mut Value) -> Result<(), BodyError> {
+        let Some(revision) = body.pointer_mut("/preconditions/resourceVersion") else {
+            return Ok(());
+        };
         if let Some(text) = revision.as_str() {
             *revision = json!((self.child_revision)(text).ok_or(BodyError::Modified)?);
         }
         Ok(())
     }
 
-    fn child_name(&self, name: &str) -> Result<String, BodyError> {
+    /// The name in the child.
+    pub(super) fn child_name(&self, name: &str) -> Result<String, BodyError> {
         match QualifiedName::parse(name) {
             Some(qualified) if qualified.cluster == self.cluster => Ok(qualified.name.to_owned()),
             Some(qualified) => Err(self.other_cluster("metadata.name", qualified.cluster)),
@@ -115,15 +122,24 @@ impl BodyTranslator<'_> {
     }
 
     fn other_cluster(&self, field: &'static str, named: &str) -> BodyError {
-        BodyError::OtherCluster { field, named: named.to_owned(), cluster: self.cluster.to_owned() }
+        BodyError::OtherCluster {
+            field,
+            named: named.to_owned(),
+            cluster: self.cluster.to_owned(),
+        }
     }
 }
 
 /// The cluster that an object to be created names: by its name or by its label.
 #[must_use]
-pub(crate) fn named_cluster(body: &Value) -> Option<String> {
+pub(super) fn named_cluster(body: &Value) -> Option<String> {
     let metadata = &body["metadata"];
-    let by_name = |field: &str| metadata[field].as_str().and_then(QualifiedName::parse).map(|name| name.cluster.to_owned());
+    let by_name = |field: &str| {
+        metadata[field]
+            .as_str()
+            .and_then(QualifiedName::parse)
+            .map(|name| name.cluster.to_owned())
+    };
     let by_label = || metadata["labels"][CLUSTER_LABEL].as_str().map(str::to_owned);
     by_name("name").or_else(by_label)
 }
@@ -133,7 +149,10 @@ mod tests {
     use super::*;
 
     fn translator(revision: &dyn Fn(&str) -> Option<String>) -> BodyTranslator<'_> {
-        BodyTranslator { cluster: "east", child_revision: revision }
+        BodyTranslator {
+            cluster: "east",
+            child_revision: revision,
+        }
     }
 
     fn revision(text: &str) -> Option<String> {
@@ -157,8 +176,14 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let object = |body: Value| translator(&revision).object(&mut body.clone());
-        assert!(matches!(object(json!({"metadata": {"name": "web@west"}})), Err(BodyError::OtherCluster { .. })));
-        assert_eq!(object(json!({"metadata": {"resourceVersion": "98"}})), Err(BodyError::Modified));
+        assert!(matches!(
+            object(json!({"metadata": {"name": "web@west"}})),
+            Err(BodyError::OtherCluster { .. })
+        ));
+        assert_eq!(
+            object(json!({"metadata": {"resourceVersion": "98"}})),
+            Err(BodyError::Modified)
+        );
         let label = |value: Value| object(json!({"metadata": {"labels": {"umbra.dev/cluster": value}}}));
         assert!(matches!(label(json!("west")), Err(BodyError::OtherCluster { .. })));
         assert_eq!(label(Value::Null), Err(BodyError::LabelChanged));
@@ -182,12 +207,18 @@ mod tests {
             ]
         );
         let mut moved = vec![json!({"op": "remove", "path": "/metadata/labels/umbra.dev~1cluster"})];
-        assert_eq!(translator(&revision).json_patch(&mut moved), Err(BodyError::LabelChanged));
+        assert_eq!(
+            translator(&revision).json_patch(&mut moved),
+            Err(BodyError::LabelChanged)
+        );
     }
 
     #[test]
     fn an_object_says_where_it_goes() {
-        assert_eq!(named_cluster(&json!({"metadata": {"name": "a@east"}})).as_deref(), Some("east"));
+        assert_eq!(
+            named_cluster(&json!({"metadata": {"name": "a@east"}})).as_deref(),
+            Some("east")
+        );
         let by_label = json!({"metadata": {"name": "a", "labels": {"umbra.dev/cluster": "west"}}});
         assert_eq!(named_cluster(&by_label).as_deref(), Some("west"));
         assert_eq!(named_cluster(&json!({"metadata": {"name": "a"}})), None);

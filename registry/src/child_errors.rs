@@ -1,0 +1,174 @@
+//! What a client is told when a child cannot be asked, or does not answer as it should: one place for all roots.
+//!
+//! A child that cannot be reached is 503, one that does not answer in time 504, and one whose answer, or whose relation
+//! to the hub, makes no sense 502. Each names the cluster in `details`, because the person who reads it may be working
+//! with hundreds. What a child itself answers is relayed as it is.
+
+use http::StatusCode;
+use umbra_apimachinery::gvk::GroupResource;
+use umbra_apimachinery::status::{Reason, Status};
+use umbra_child::ChildError;
+
+use crate::child_documents::DocumentError;
+
+/// When to try again after a 503 or 504, in seconds: a probe every 10 s finds out whether a child is back.
+const RETRY_SECONDS: u32 = 10;
+
+/// The resource of clusters.
+#[must_use]
+pub fn cluster_resource() -> GroupResource {
+    GroupResource::new("umbra.dev", "managedclusters")
+}
+
+/// 404 for a cluster that there is not.
+#[must_use]
+pub fn no_such_cluster(cluster: &str) -> Status {
+    Status::not_found(&cluster_resource(), cluster)
+}
+
+/// 503 for a cluster that is known not to answer.
+#[must_use]
+pub fn unreachable(cluster: &str, since: &str, reason: &str) -> Status {
+    let because = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {reason}")
+    };
+    let message = format!("cluster \"{cluster}\" is unreachable since {since}{because}");
+    about(Status::failure(Reason::ServiceUnavailable, message), cluster).retry_after(RETRY_SECONDS)
+}
+
+/// 503 for a cluster that the hub has no connection to.
+#[must_use]
+pub fn not_connected(cluster: &str) -> Status {
+    let message = format!(
+        "the hub has no connection to cluster \"{cluster}\"; the conditions of its ManagedCluster say why, if it does not come up"
+    );
+    about(Status::failure(Reason::ServiceUnavailable, message), cluster).retry_after(RETRY_SECONDS)
+}
+
+/// 403 for a write to a cluster whose `spec.access` is `ReadOnly`.
+#[must_use]
+pub fn read_only(cluster: &str) -> Status {
+    let why =
+        "its spec.access is ReadOnly: it can be read through the hub but not written to, and nothing can be run there";
+    Status::forbidden(&cluster_resource(), cluster, why)
+}
+
+/// The status for an error on the way to a child.
+#[must_use]
+pub fn child_status(error: &ChildError) -> Status {
+    let failure = |reason| Status::failure(reason, error.to_string());
+    match error {
+        ChildError::Status {
+            code, message, body, ..
+        } => answered(*code, body, message),
+        ChildError::Identity(_) => failure(Reason::Forbidden),
+        ChildError::Path(_) | ChildError::Request(_) | ChildError::NotUpgradable => failure(Reason::BadRequest),
+        ChildError::Unreachable { cluster, since, reason } => unreachable(cluster, &since.to_string(), reason),
+        ChildError::Connect { cluster, .. } | ChildError::Closed { cluster } | ChildError::Busy { cluster, .. } => {
+            about(failure(Reason::ServiceUnavailable), cluster).retry_after(RETRY_SECONDS)
+        }
+        ChildError::Timeout { cluster, .. } => about(failure(Reason::Timeout), cluster).retry_after(RETRY_SECONDS),
+        ChildError::Configuration { cluster, .. }
+        | ChildError::Credentials { cluster, .. }
+        | ChildError::CredentialsRefused { cluster }
+        | ChildError::Http { cluster, .. }
+        | ChildError::Body { cluster, .. }
+        | ChildError::TooLong { cluster, .. }
+        | ChildError::Json { cluster, .. } => about(failure(Reason::BadGateway), cluster),
+        _ => Status::internal(error),
+    }
+}
+
+/// What a child answered with an error code: its own Status, or one made of the code and `otherwise`.
+#[must_use]
+pub fn answered(code: StatusCode, body: &[u8], otherwise: &str) -> Status {
+    match serde_json::from_slice::<Status>(body) {
+        Ok(status) if status.kind == "Status" => Status {
+            // A Status without a code is legal; the answer has one.
+            code: code.as_u16(),
+            ..status
+        },
+        _ => {
+            let reason = reason_of(code).map_or("", Reason::as_str).to_owned();
+            Status {
+                code: code.as_u16(),
+                reason,
+                ..Status::failure(Reason::InternalError, otherwise)
+            }
+        }
+    }
+}
+
+/// The status for a document that is not to be had.
+#[must_use]
+pub fn document_status(error: &DocumentError) -> Status {
+    match error {
+        DocumentError::UnknownCluster(cluster) => no_such_cluster(cluster),
+        DocumentError::Child(error) => child_status(error),
+        DocumentError::NotServed { .. } => Status::failure(Reason::NotFound, error.to_string()),
+        DocumentError::Malformed { cluster, .. } => {
+            about(Status::failure(Reason::BadGateway, error.to_string()), cluster)
+        }
+    }
+}
+
+fn about(status: Status, cluster: &str) -> Status {
+    status.about(&cluster_resource(), cluster)
+}
+
+fn reason_of(code: StatusCode) -> Option<Reason> {
+    [
+        Reason::BadRequest,
+        Reason::Unauthorized,
+        Reason::Forbidden,
+        Reason::NotFound,
+        Reason::MethodNotAllowed,
+        Reason::NotAcceptable,
+        Reason::Conflict,
+        Reason::Expired,
+        Reason::RequestEntityTooLarge,
+        Reason::UnsupportedMediaType,
+        Reason::Invalid,
+        Reason::TooManyRequests,
+        Reason::InternalError,
+        Reason::BadGateway,
+        Reason::ServiceUnavailable,
+        Reason::Timeout,
+    ]
+    .into_iter()
+    .find(|reason| reason.code() == code.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use umbra_child::identity::IdentityError;
+
+    #[test]
+    fn errors_say_which_cluster_and_when_to_try_again() {
+        let closed = child_status(&ChildError::Closed { cluster: "east".into() });
+        assert_eq!(closed.code, 503);
+        let details = closed.details.unwrap();
+        assert_eq!(
+            (details.name.as_str(), details.retry_after_seconds),
+            ("east", RETRY_SECONDS)
+        );
+        let refused = child_status(&ChildError::CredentialsRefused { cluster: "east".into() });
+        assert_eq!(refused.code, 502);
+        assert_eq!(child_status(&IdentityError::Anonymous.into()).code, 403);
+    }
+
+    #[test]
+    fn what_a_child_answers_is_relayed() {
+        let own = Status::not_found(&GroupResource::new("", "pods"), "web");
+        let relayed = answered(StatusCode::NOT_FOUND, &own.to_json(), "");
+        assert_eq!(relayed, own);
+        let text = answered(StatusCode::TOO_MANY_REQUESTS, b"slow down", "slow down");
+        assert_eq!(
+            (text.code, text.reason.as_str(), text.message.as_str()),
+            (429, "TooManyRequests", "slow down")
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! The cluster root: one child's whole API, live, as the calling user.
+//!
+//! Requests and answers are streamed and not understood, with these exceptions:
+//! * a cluster whose `spec.access` is `ReadOnly` gets reads alone, reviews among them, and nothing is run there;
+//! * absolute URLs in what the child serves about itself ([`documents`]) carry the root's prefix, because clients follow
+//!   them: without it `kubectl explain` silently asks the hub.
+
+mod documents;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::header::{ACCEPT_ENCODING, HOST};
+use http::{Method, Request, Response};
+use umbra_api::cluster::Access;
+use umbra_apimachinery::request::RequestInfo;
+use umbra_apimachinery::status::Status;
+use umbra_child::Children;
+use umbra_child::proxy::{self, ProxyOptions};
+
+use self::documents::Document;
+use crate::child_errors::{child_status, no_such_cluster, not_connected, read_only, unreachable};
+use crate::directory::{Directory, unreachable_since};
+use crate::mirror::Mirror;
+use crate::request::RequestContext;
+use crate::resource::Body;
+use crate::root::Forward;
+
+/// Subresources that run or reach programs in the cluster, whatever the method.
+const RUNNING: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
+
+/// Creates that ask and change nothing.
+const QUESTIONS: [&str; 6] = [
+    "localsubjectaccessreviews",
+    "selfsubjectaccessreviews",
+    "selfsubjectreviews",
+    "selfsubjectrulesreviews",
+    "subjectaccessreviews",
+    "tokenreviews",
+];
+
+/// One child's whole API.
+#[derive(Debug, Clone)]
+pub struct ClusterRoot {
+    name: String,
+    directory: Arc<Mirror<Directory>>,
+    children: Children,
+}
+
+impl ClusterRoot {
+    /// The root of the cluster of that name.
+    ///
+    /// # Errors
+    /// 404 where there is no such `ManagedCluster`.
+    pub fn new(name: &str, directory: Arc<Mirror<Directory>>, children: Children) -> Result<Self, Status> {
+        if !directory.state().clusters.contains_key(name) {
+            return Err(no_such_cluster(name));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            directory,
+            children,
+        })
+    }
+}
+
+#[async_trait]
+impl Forward for ClusterRoot {
+    async fn forward(&self, context: &RequestContext, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        let directory = self.directory.state();
+        let cluster = directory.clusters.get(&self.name);
+        let cluster = cluster.ok_or_else(|| no_such_cluster(&self.name))?;
+        if cluster.spec.access == Access::ReadOnly && !only_reads(request.method(), &context.info) {
+            return Err(read_only(&self.name));
+        }
+        let Some(child) = self.children.get(&self.name) else {
+            return Err(match unreachable_since(cluster) {
+                Some((since, reason)) => unreachable(&self.name, &since, &reason),
+                None => not_connected(&self.name),
+            });
+        };
+        let document = Document::of(request.method(), request.uri().path());
+        let host = request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        let server = format!("{host}{}", context.prefix);
+        if document.is_some() {
+            // It is going to be read.
+            request.headers_mut().remove(ACCEPT_ENCODING);
+        }
+        let options = ProxyOptions {
+            prefix: context.prefix.to_string(),
+        };
+        let response = proxy::forward(&child, request, &context.user, &options)
+            .await
+            .map_err(|error| child_status(&error))?;
+        match document {
+            Some(document) => document.rewrite(response, &context.prefix, &server, &self.name).await,
+            None => Ok(response),
+        }
+    }
+}
+
+fn only_reads(method: &Method, info: &RequestInfo) -> bool {
+    if RUNNING.contains(&info.subresource.as_str()) {
+        return false;
+    }
+    let asks = *method == Method::POST && info.subresource.is_empty() && is_question(info);
+    asks || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn is_question(info: &RequestInfo) -> bool {
+    matches!(info.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io")
+        && QUESTIONS.contains(&info.resource.as_str())
+}

@@ -1,0 +1,46 @@
+//! The view root: the copies of many children as one API.
+//!
+//! [`ViewServices`] is what all views share; a [`ViewApi`] is one view as one request sees it, made anew for each, so
+//! that everything a request does agrees about which clusters there are.
+//!
+//! * [`shape`]: which resources the selected clusters serve, and which of those are copied.
+//! * [`sight`]: who may see what of them, from the children's own RBAC.
+//! * [`selection`] and [`scope`]: what a list or a watch selects among the copies. The meaning of revisions, pages and
+//!   bookmarks is that of every other list and watch ([`crate::generic::read`], [`crate::generic::watch`]).
+//! * [`live`]: what is not copied is asked of the children.
+//! * [`target`]: which object of which cluster a name means. [`write`] and [`connect`] send requests there.
+//! * [`table`]: how rows are printed.
+//!
+//! Rules beside those of the design:
+//! * A resource is served from copies in the version that is copied, the one that the child prefers. In its other
+//!   versions it is served live and cannot be watched. A cluster whose own preferred version is another one than that of
+//!   its peers is left out of their lists, with a warning that says so.
+//! * A bare name in a field selector (`metadata.name=web`) selects the objects of that name in every cluster; a
+//!   qualified one the object itself. Selectors by other names (`spec.nodeName=n1@east`) understand qualified names too.
+//! * What is written through is checked by the child alone; what is read from copies by the copies of its RBAC. A
+//!   cluster whose RBAC has not been copied shows nothing.
+
+mod answer;
+pub mod api;
+mod body;
+mod connect;
+mod delete;
+mod exchange;
+mod live;
+mod openapi;
+mod read;
+mod resource;
+mod review;
+mod scope;
+mod selection;
+mod services;
+mod shape;
+mod sight;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use api::ViewApi;
+pub use services::ViewServices;

@@ -1,0 +1,150 @@
+//! What all views share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use umbra_api::cluster::{Access, ManagedCluster};
+use umbra_child::{Children, Health};
+use umbra_storage::Revision;
+
+use super::shape::Shape;
+use crate::child_documents::ChildDocuments;
+use crate::copies::cache::Copies;
+use crate::copies::catalog::Catalog;
+use crate::copies::policy::ChildPolicies;
+use crate::directory::{self, Directory};
+use crate::mirror::Mirror;
+use crate::request::RequestContext;
+
+/// What all views share: where clusters, copies and policies are, and how children are reached.
+#[derive(Debug)]
+pub struct ViewServices {
+    pub(super) directory: Arc<Mirror<Directory>>,
+    pub(super) catalog: Arc<Mirror<Catalog>>,
+    pub(super) policies: Arc<Mirror<ChildPolicies>>,
+    pub(super) copies: Arc<Copies>,
+    pub(super) children: Children,
+    pub(super) documents: Arc<ChildDocuments>,
+    /// The shape of each view, as long as the clusters it is made from are the same.
+    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+}
+
+impl ViewServices {
+    /// Views over these clusters. The mirrors have to be followed by somebody.
+    #[must_use]
+    pub fn new(
+        directory: Arc<Mirror<Directory>>,
+        catalog: Arc<Mirror<Catalog>>,
+        policies: Arc<Mirror<ChildPolicies>>,
+        copies: Arc<Copies>,
+        children: Children,
+        documents: Arc<ChildDocuments>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            directory,
+            catalog,
+            policies,
+            copies,
+            children,
+            documents,
+            shapes: Mutex::default(),
+        })
+    }
+
+    /// What the view of that name serves now; `None` where there is no such view.
+    pub(super) fn shape(&self, view: &str) -> Option<Arc<Shape>> {
+        let directory = self.directory.state();
+        let Some(object) = directory.views.get(view) else {
+            self.shapes.lock().remove(view);
+            return None;
+        };
+        let spec = &object.spec;
+        let selected = directory.select(spec.cluster_selector.as_ref(), spec.cluster_names.as_deref());
+        let catalog = self.catalog.state();
+        let clusters = selected
+            .into_iter()
+            .map(|name| {
+                let api = catalog.clusters.get(&name).map(|entry| Arc::clone(&entry.api));
+                (name, api)
+            })
+            .collect();
+        let mut shapes = self.shapes.lock();
+        if let Some(shape) = shapes.get(view).filter(|shape| shape.is_of(&clusters)) {
+            return Some(Arc::clone(shape));
+        }
+        let shape = Arc::new(Shape::new(clusters));
+        shapes.insert(view.to_owned(), Arc::clone(&shape));
+        Some(shape)
+    }
+
+    /// The cluster of that name, as it is registered now.
+    pub(super) fn cluster(&self, name: &str) -> Option<Arc<ManagedCluster>> {
+        self.directory.state().clusters.get(name).cloned()
+    }
+
+    /// Whether nothing may be written to a cluster. One that is not known any more is as good as read-only.
+    pub(super) fn is_read_only(&self, cluster: &str) -> bool {
+        self.cluster(cluster)
+            .is_none_or(|cluster| cluster.spec.access == Access::ReadOnly)
+    }
+
+    /// Since when a cluster cannot be reached, and why. What the hub's own probes say counts; before they say anything,
+    /// the condition that was written last.
+    pub(super) fn unreachable_since(&self, cluster: &str) -> Option<(String, String)> {
+        let health = self.children.get(cluster).map(|child| child.health().borrow().clone());
+        match health {
+            Some(Health::Unreachable { since, reason }) => Some((since.to_string(), reason.to_string())),
+            Some(Health::Reachable) => None,
+            Some(Health::Unknown) | None => directory::unreachable_since(&*self.cluster(cluster)?),
+        }
+    }
+
+    /// Warns of each of these clusters that cannot be reached.
+    pub(super) fn warn_of_unreachable<'a>(
+        &self,
+        context: &RequestContext,
+        clusters: impl IntoIterator<Item = &'a String>,
+    ) {
+        for cluster in clusters {
+            if let Some((since, _)) = self.unreachable_since(cluster) {
+                context.warnings.add(format!(
+                    "cluster \"{cluster}\" is unreachable since {since}; showing its last known state"
+                ));
+            }
+        }
+    }
+
+    /// Tells of everything on which depends who sees what.
+    pub(super) fn changes(&self) -> Changes {
+        Changes([
+            self.policies.subscribe(),
+            self.directory.subscribe(),
+            self.catalog.subscribe(),
+        ])
+    }
+}
+
+/// Tells that clusters, views, catalogs or policies may have changed since it was made.
+#[derive(Debug)]
+pub(super) struct Changes([watch::Receiver<Revision>; 3]);
+
+impl Changes {
+    /// Waits for the next change. Cancel safe.
+    pub(super) async fn next(&mut self) {
+        let [policies, directory, catalog] = &mut self.0;
+        tokio::select! {
+            () = changed(policies) => {}
+            () = changed(directory) => {}
+            () = changed(catalog) => {}
+        }
+    }
+}
+
+async fn changed(receiver: &mut watch::Receiver<Revision>) {
+    // A mirror that is gone changes no more.
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

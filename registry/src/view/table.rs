@@ -1,0 +1,146 @@
+//! How the objects of a view are printed: the cluster, then what their own server prints of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use umbra_apimachinery::age;
+use umbra_apimachinery::names::QualifiedName;
+use umbra_apimachinery::table::ColumnDefinition;
+
+use crate::resource::{Object, Row};
+
+/// The column whose values grow while nobody writes them.
+const AGE: &str = "Age";
+
+/// The columns of each cluster.
+pub(super) type Columns = BTreeMap<String, Arc<[ColumnDefinition]>>;
+
+/// The cluster, and the union of all clusters' columns in their order. It does not depend on the objects: a watch is told
+/// the columns once and objects of other clusters follow.
+pub(super) fn columns(of_clusters: &Columns) -> Vec<ColumnDefinition> {
+    let mut all = vec![ColumnDefinition::string("Cluster", "The cluster the object is in.")];
+    for column in of_clusters.values().flat_map(|columns| columns.iter()) {
+        if !all[1..].iter().any(|known| known.name == column.name) {
+            all.push(column.clone());
+        }
+    }
+    if all.len() == 1 {
+        all.extend([ColumnDefinition::name(), ColumnDefinition::age()]);
+    }
+    all
+}
+
+/// The row of an object under those columns.
+pub(super) fn cells(
+    object: &Object,
+    columns: &[ColumnDefinition],
+    of_clusters: &Columns,
+    now: Timestamp,
+) -> Vec<Value> {
+    let printed = object.row.as_deref().filter(|row| !row.cells.is_empty());
+    match printed {
+        Some(row) => printed_cells(row, columns, of_clusters, now),
+        None => own_cells(object, columns, now),
+    }
+}
+
+fn printed_cells(row: &Row, columns: &[ColumnDefinition], of_clusters: &Columns, now: Timestamp) -> Vec<Value> {
+    let own: &[ColumnDefinition] = of_clusters.get(&*row.cluster).map_or(&[], |columns| columns);
+    let others = columns.iter().skip(1).map(|column| {
+        let cell = own
+            .iter()
+            .position(|one| one.name == column.name)
+            .and_then(|at| row.cells.get(at))
+            .cloned()
+            .unwrap_or_default();
+        if column.name == AGE && !cell.is_null() {
+            age_cell(&row.created, now).unwrap_or(cell)
+        } else {
+            cell
+        }
+    });
+    std::iter::once(Value::from(&*row.cluster)).chain(others).collect()
+}
+
+/// What can be said of an object that nobody has printed.
+fn own_cells(object: &Object, columns: &[ColumnDefinition], now: Timestamp) -> Vec<Value> {
+    let parsed: Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let metadata = &parsed["metadata"];
+    let name = metadata["name"].as_str().unwrap_or_default();
+    let cluster = QualifiedName::parse(name).map_or(Value::Null, |name| name.cluster.into());
+    let others = columns.iter().skip(1).map(|column| {
+        if column.format == "name" {
+            name.into()
+        } else if column.name == AGE {
+            age_cell(metadata["creationTimestamp"].as_str().unwrap_or_default(), now).unwrap_or_default()
+        } else {
+            Value::Null
+        }
+    });
+    std::iter::once(cluster).chain(others).collect()
+}
+
+fn age_cell(created: &str, now: Timestamp) -> Option<Value> {
+    age::parse(created).map(|created| age::human_duration(created, now).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(cluster: &str, cells: Vec<Value>) -> Object {
+        let row = Row {
+            cluster: cluster.into(),
+            created: "2026-01-01T00:00:00Z".into(),
+            cells,
+        };
+        let json = json!({"metadata": {"name": format!("web@{cluster}"), "creationTimestamp": "2026-01-01T00:00:00Z"}});
+        Object {
+            json: json.to_string().into(),
+            row: Some(Arc::new(row)),
+        }
+    }
+
+    #[test]
+    fn each_cluster_prints_under_the_columns_of_all() {
+        let column = |name: &str| ColumnDefinition::string(name, "");
+        let east: Arc<[ColumnDefinition]> = [ColumnDefinition::name(), column("Ready"), column("Age")].into();
+        let west: Arc<[ColumnDefinition]> = [ColumnDefinition::name(), column("Phase"), column("Ready")].into();
+        let of_clusters: Columns = [("east".to_owned(), east), ("west".to_owned(), west)].into();
+        let columns = columns(&of_clusters);
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, ["Cluster", "Name", "Ready", "Age", "Phase"]);
+        let now = age::parse("2026-01-01T00:01:00Z").unwrap();
+        let row = |object: &Object| cells(object, &columns, &of_clusters, now);
+        let east = object("east", vec![json!("web@east"), json!("1/1"), json!("3s")]);
+        assert_eq!(
+            row(&east),
+            [
+                json!("east"),
+                json!("web@east"),
+                json!("1/1"),
+                json!("60s"),
+                Value::Null
+            ]
+        );
+        let west = object("west", vec![json!("web@west"), json!("Up"), json!("0/1")]);
+        assert_eq!(
+            row(&west),
+            [json!("west"), json!("web@west"), json!("0/1"), Value::Null, json!("Up")]
+        );
+        let bare = object("east", Vec::new());
+        assert_eq!(
+            row(&bare),
+            [json!("east"), json!("web@east"), Value::Null, json!("60s"), Value::Null]
+        );
+    }
+
+    #[test]
+    fn without_columns_name_and_age_are_shown() {
+        let names: Vec<String> = columns(&Columns::new()).into_iter().map(|column| column.name).collect();
+        assert_eq!(names, ["Cluster", "Name", "Age"]);
+    }
+}
