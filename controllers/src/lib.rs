@@ -1,3 +1,5 @@
 //! What keeps the hub, the children and the store in step.
 
+pub mod cluster;
 pub mod copy;
+pub mod fleet;
