@@ -1,0 +1,196 @@
+//! How a cluster is reached: what its ManagedCluster and its Secret say, as a [`ChildConfig`].
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use umbra_api::SYSTEM_NAMESPACE;
+use umbra_api::cluster::{Connection, ConnectionMode, Identity, ManagedCluster};
+use umbra_child::ChildConfig;
+use umbra_child::kubeconfig::Kubeconfig;
+use umbra_registry::directory::identity_of;
+
+use crate::cluster::kubeconfigs::{Kubeconfigs, StoredKubeconfig};
+
+/// Why a cluster is not connected: the reason and the message of its condition `Reachable`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// The reasons of the condition `Reachable` that concern what the hub was told.
+const INVALID: &str = "InvalidConnection";
+const NO_CREDENTIALS: &str = "NoCredentials";
+
+/// Everything that a connection depends on; where two are equal there is nothing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wanted {
+    connection: Connection,
+    identity: Identity,
+    kubeconfig: Arc<StoredKubeconfig>,
+}
+
+impl Wanted {
+    /// What `cluster` asks for.
+    ///
+    /// # Errors
+    /// Where it does not say enough, or what it names is missing.
+    pub(super) fn of(cluster: &ManagedCluster, kubeconfigs: &Kubeconfigs) -> Result<Self, Problem> {
+        let connection = &cluster.spec.connection;
+        if connection.mode == ConnectionMode::Tunnel {
+            return Err(Problem::new(
+                INVALID,
+                "spec.connection.mode: tunnels are not served by this hub; use Direct and a credential",
+            ));
+        }
+        let Some(reference) = &connection.credentials_secret_ref else {
+            let message = format!(
+                "spec.connection.credentialsSecretRef is missing; name a Secret of the namespace {SYSTEM_NAMESPACE} whose key \
+                 kubeconfig holds the credential, or register the cluster with `umbra join`"
+            );
+            return Err(Problem::new(NO_CREDENTIALS, message));
+        };
+        if !reference.namespace.is_empty() && reference.namespace != SYSTEM_NAMESPACE {
+            let message = format!(
+                "spec.connection.credentialsSecretRef.namespace: credentials are only taken from the namespace \
+                 {SYSTEM_NAMESPACE}, not from {}",
+                reference.namespace
+            );
+            return Err(Problem::new(INVALID, message));
+        }
+        let Some(kubeconfig) = kubeconfigs.get(&reference.name) else {
+            let message = format!(
+                "the Secret {SYSTEM_NAMESPACE}/{} does not exist or has no key kubeconfig; create it, or register the cluster \
+                 again with `umbra join`",
+                reference.name
+            );
+            return Err(Problem::new(NO_CREDENTIALS, message));
+        };
+        Ok(Self {
+            connection: connection.clone(),
+            identity: cluster.spec.identity.clone(),
+            kubeconfig: Arc::clone(kubeconfig),
+        })
+    }
+
+    /// The connection. What the spec says wins over the kubeconfig.
+    ///
+    /// # Errors
+    /// Where the kubeconfig or a field of the spec cannot be used.
+    pub(super) fn config(&self, cluster: &ManagedCluster) -> Result<ChildConfig, Problem> {
+        let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        let secret = self.connection.credentials_secret_ref.as_ref();
+        let origin = format!("Secret {SYSTEM_NAMESPACE}/{}", secret.map_or("", |one| &one.name));
+        let unusable = |error: &dyn std::fmt::Display| Problem::new(INVALID, format!("{origin}: {error}"));
+        let kubeconfig = Kubeconfig::parse(&self.kubeconfig.text, "key kubeconfig").map_err(|error| unusable(&error))?;
+        let context = self.kubeconfig.context.as_deref();
+        refuse_files(&kubeconfig, context).map_err(|message| unusable(&message))?;
+        let mut config = ChildConfig::from_kubeconfig(name, &kubeconfig, context).map_err(|error| unusable(&error))?;
+        let connection = &self.connection;
+        let field = |name: &str, error: &dyn std::fmt::Display| {
+            Problem::new(INVALID, format!("spec.connection.{name}: {error}"))
+        };
+        if !connection.server.is_empty() {
+            config.server = connection.server.parse().map_err(|error| field("server", &error))?;
+        }
+        if !connection.ca_data.is_empty() {
+            let pem = BASE64.decode(&connection.ca_data).map_err(|error| field("caData", &error))?;
+            config.certificate_authority = Some(pem);
+            config.insecure_skip_tls_verify = false;
+        }
+        if !connection.tls_server_name.is_empty() {
+            config.tls_server_name = Some(connection.tls_server_name.clone());
+        }
+        if !connection.proxy_url.is_empty() {
+            config.proxy_url = Some(connection.proxy_url.parse().map_err(|error| field("proxyURL", &error))?);
+        }
+        config.identity = identity_of(cluster);
+        Ok(config)
+    }
+}
+
+/// Files would be the hub's own.
+fn refuse_files(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<(), String> {
+    let selected = kubeconfig.select(context).map_err(|error| error.to_string())?;
+    let named = |path: &Option<String>| path.as_deref().is_some_and(|path| !path.is_empty());
+    let fields = [
+        ("certificate-authority", &selected.cluster.certificate_authority),
+        ("client-certificate", &selected.user.client_certificate),
+        ("client-key", &selected.user.client_key),
+        ("tokenFile", &selected.user.token_file),
+    ];
+    match fields.into_iter().find(|(_, path)| named(path)) {
+        None => Ok(()),
+        Some((field, _)) => Err(format!(
+            "the kubeconfig names a file ({field}), which the hub does not read; store the output of \
+             `kubectl config view --minify --flatten`"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn cluster(connection: &serde_json::Value) -> ManagedCluster {
+        serde_json::from_value(json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
+            "metadata": {"name": "east"}, "spec": {"connection": connection}}))
+        .unwrap()
+    }
+
+    fn kubeconfigs(user: &serde_json::Value) -> Kubeconfigs {
+        let text = json!({"clusters": [{"name": "c", "cluster": {"server": "https://kubeconfig.test"}}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x"});
+        let stored = StoredKubeconfig { text: text.to_string(), context: None };
+        [("s".to_owned(), Arc::new(stored))].into()
+    }
+
+    fn config(connection: &serde_json::Value, user: &serde_json::Value) -> Result<ChildConfig, Problem> {
+        let cluster = cluster(connection);
+        Wanted::of(&cluster, &kubeconfigs(user))?.config(&cluster)
+    }
+
+    #[test]
+    fn the_spec_wins_over_the_kubeconfig() {
+        let reference = json!({"name": "s"});
+        let plain = config(&json!({"credentialsSecretRef": reference}), &json!({"token": "t"})).unwrap();
+        assert_eq!((plain.name.as_str(), plain.server.as_str()), ("east", "https://kubeconfig.test/"));
+        let given = json!({"credentialsSecretRef": reference, "server": "https://spec.test:6443",
+            "tlsServerName": "inner.test", "proxyURL": "http://proxy.test:3128"});
+        let given = config(&given, &json!({"token": "t"})).unwrap();
+        assert_eq!(given.server.as_str(), "https://spec.test:6443/");
+        assert_eq!(given.tls_server_name.as_deref(), Some("inner.test"));
+        assert_eq!(given.proxy_url.unwrap().as_str(), "http://proxy.test:3128/");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let token = json!({"token": "t"});
+        for (connection, user, reason, expected) in [
+            (json!({}), &token, NO_CREDENTIALS, "credentialsSecretRef is missing"),
+            (json!({"credentialsSecretRef": {"name": "other"}}), &token, NO_CREDENTIALS, "umbra-system/other"),
+            (
+                json!({"credentialsSecretRef": {"name": "s", "namespace": "shop"}}),
+                &token,
+                INVALID,
+                "not from shop",
+            ),
+            (json!({"mode": "Tunnel"}), &token, INVALID, "tunnels"),
+            (json!({"credentialsSecretRef": {"name": "s"}}), &json!({"tokenFile": "/etc/shadow"}), INVALID, "tokenFile"),
+            (json!({"credentialsSecretRef": {"name": "s"}, "caData": "?"}), &token, INVALID, "caData"),
+        ] {
+            let problem = config(&connection, user).unwrap_err();
+            assert_eq!(problem.reason, reason);
+            assert!(problem.message.contains(expected), "{}", problem.message);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! ManagedClusters: connects each one, copies it, and says in its status how that goes.
+//!
+//! The [`ClusterController`] is level-triggered over two things: the ManagedClusters of the hub, and the Secrets with
+//! their credentials. One worker runs for each cluster and is told whenever either changes; what it finds there is all it
+//! acts on, so it does not matter what it has missed.
+//!
+//! A worker takes these steps, and begins again when what it depends on changes:
+//! 1. put the finalizer [`FINALIZER`] on the ManagedCluster, so that its copies do not outlive it;
+//! 2. make a connection of the spec and the Secret;
+//! 3. ask the cluster who it is: the UID of its namespace `kube-system`. Where that is another one than
+//!    `status.uid` says, nothing is copied from it and nothing is passed on to it;
+//! 4. add it to [`Children`], which probes it and through which users' requests go, and copy it ([`ClusterCopy`]);
+//! 5. write what comes of it into the status.
+//!
+//! Deliberate limits:
+//! * Credentials are taken from the namespace `umbra-system` alone, so that who may register a cluster cannot make the
+//!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own; it may name
+//!   an exec plugin, so who may write Secrets in that namespace may run programs on the hub.
+//! * A cluster that becomes reachable again is asked who it is as soon as a probe succeeds, not before: requests of users
+//!   that arrive in between are passed on.
+//! * Connections of mode `Tunnel` are refused in the status.
+//!
+//! [`ClusterCopy`]: crate::copy::ClusterCopy
+
+mod connection;
+mod controller;
+mod defaults;
+mod erase;
+mod facts;
+mod kubeconfigs;
+mod reporter;
+mod session;
+mod status;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::sync::Arc;
+
+use umbra_child::Children;
+use umbra_registry::child_documents::ChildDocuments;
+use umbra_registry::directory::Directory;
+use umbra_registry::mirror::Mirror;
+use umbra_storage::Store;
+
+pub use controller::ClusterController;
+pub use defaults::ensure_defaults;
+
+/// Keeps a ManagedCluster until nothing of it is left on the hub.
+pub const FINALIZER: &str = "umbra.dev/copies";
+
+/// As whom the controller writes.
+const FIELD_MANAGER: &str = "umbra-cluster-controller";
+
+/// What the controller works with.
+#[derive(Clone)]
+pub struct ClusterControllerParts {
+    /// Where copies are written.
+    pub store: Arc<dyn Store>,
+    /// The ManagedClusters of the hub. Whoever made the mirror follows it.
+    pub directory: Arc<Mirror<Directory>>,
+    /// Where connected clusters are added. Whoever made the set closes it.
+    pub children: Children,
+    /// Forgets clusters that leave.
+    pub documents: Arc<ChildDocuments>,
+    /// The hub root, as a user who may read Secrets and write ManagedClusters.
+    pub client: kube::Client,
+}
+
+impl std::fmt::Debug for ClusterControllerParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterControllerParts").finish_non_exhaustive()
+    }
+}

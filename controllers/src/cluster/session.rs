@@ -1,0 +1,243 @@
+//! A cluster that is connected: its copies, its health, and who it says it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_api::cluster::{CopiedResource, Sync};
+use umbra_apimachinery::gvk::GroupResource;
+use umbra_child::{Child, Health};
+use umbra_registry::copies::key::cluster_prefix;
+use umbra_storage::{RangeRequest, Store};
+
+use crate::cluster::connection::{Problem, Wanted};
+use crate::cluster::facts::{self, Facts};
+use crate::copy::{ChildSource, ClusterCopy, ClusterState};
+
+/// How often a cluster is asked again who it is, what version it has, and how many nodes.
+const REFRESH: Duration = Duration::from_secs(60);
+/// How soon again, where it was to say who it is and could not.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often copies are counted while they change from not up to date to up to date, and else.
+const COUNT_SOON: Duration = Duration::from_secs(2);
+const COUNT: Duration = Duration::from_secs(60);
+
+/// A cluster that is connected.
+pub(super) struct Session {
+    pub(super) wanted: Wanted,
+    pub(super) child: Child,
+    pub(super) facts: Facts,
+    health: watch::Receiver<Health>,
+    sync: Sync,
+    copying: Option<Copying>,
+    /// It was unreachable, and has not said since who it is.
+    unverified: bool,
+    /// Why it has not.
+    problem: Option<Problem>,
+    refresh_at: Instant,
+    counts: BTreeMap<GroupResource, i64>,
+    counted: Option<Instant>,
+}
+
+/// A copy that runs.
+struct Copying {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+    state: watch::Receiver<ClusterState>,
+}
+
+/// What starts copies.
+pub(super) struct Copier<'a> {
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) tracker: &'a TaskTracker,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl Session {
+    /// A session with a child that has just said who it is.
+    pub(super) fn new(wanted: Wanted, child: Child, facts: Facts, sync: Sync) -> Self {
+        Self {
+            wanted,
+            health: child.health(),
+            child,
+            facts,
+            sync,
+            copying: None,
+            unverified: false,
+            problem: None,
+            refresh_at: Instant::now() + jittered(REFRESH),
+            counts: BTreeMap::new(),
+            counted: None,
+        }
+    }
+
+    /// Acts on what has changed.
+    ///
+    /// # Errors
+    /// Where the cluster turns out to be another one, or no longer says which it is: it is not to be used any more.
+    pub(super) async fn step(&mut self, uid: &str, sync: &Sync, copier: Copier<'_>) -> Result<(), Problem> {
+        let unreachable = matches!(*self.health.borrow_and_update(), Health::Unreachable { .. });
+        if unreachable {
+            self.unverified = true;
+            self.problem = None;
+            self.refresh_at = Instant::now();
+            self.stop_copying().await;
+            return Ok(());
+        }
+        if Instant::now() >= self.refresh_at {
+            self.refresh(uid).await?;
+        }
+        if self.sync != *sync {
+            self.sync = sync.clone();
+            self.stop_copying().await;
+        }
+        if self.unverified {
+            return Ok(());
+        }
+        let copying = self.copying.get_or_insert_with(|| start(&self.child, self.sync.clone(), &copier));
+        let state = copying.state.borrow_and_update().clone();
+        self.count(&state, &**copier.store).await;
+        Ok(())
+    }
+
+    async fn refresh(&mut self, uid: &str) -> Result<(), Problem> {
+        match facts::read(&self.child).await {
+            Ok(facts) => {
+                check_identity(uid, &facts)?;
+                self.facts = facts;
+                (self.unverified, self.problem) = (false, None);
+                self.refresh_at = Instant::now() + jittered(REFRESH);
+            }
+            Err(problem) if problem.reason == facts::IDENTITY_UNKNOWN => return Err(problem),
+            // Probes judge whether it can be reached. Only a cluster that has been away has to answer here as well.
+            Err(problem) => {
+                self.problem = self.unverified.then_some(problem);
+                self.refresh_at = Instant::now() + jittered(RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the copies where that is due.
+    async fn count(&mut self, state: &ClusterState, store: &dyn Store) {
+        if self.counted.is_some_and(|counted| counted + self.count_period(state) > Instant::now()) {
+            return;
+        }
+        let cluster = Arc::clone(self.child.name());
+        self.counts.retain(|resource, _| state.resources.contains_key(resource));
+        for resource in state.resources.keys() {
+            let request = RangeRequest::prefix(cluster_prefix(resource, &cluster)).limit(1).counting();
+            if let Ok(response) = store.range(request).await {
+                let copies = response.entries.len() as u64 + response.remaining.unwrap_or_default();
+                self.counts.insert(resource.clone(), i64::try_from(copies).unwrap_or(i64::MAX));
+            }
+        }
+        // A count from before the copies were complete is not the one to show for a minute.
+        self.counted = Some(Instant::now());
+    }
+
+    fn count_period(&self, state: &ClusterState) -> Duration {
+        let uncounted = state.resources.len() != self.counts.len();
+        if uncounted || !state.synced() || self.problem.is_some() { COUNT_SOON } else { COUNT }
+    }
+
+    /// How the cluster can be reached.
+    pub(super) fn health(&self) -> Result<Health, &Problem> {
+        match &self.problem {
+            Some(problem) => Err(problem),
+            None => Ok(self.health.borrow().clone()),
+        }
+    }
+
+    /// How the copies stand; `None` where nothing is copied.
+    pub(super) fn copies(&self) -> Option<(ClusterState, Vec<CopiedResource>)> {
+        let state = self.copying.as_ref()?.state.borrow().clone();
+        let resources = state.resources.iter().map(|(resource, one)| CopiedResource {
+            group: resource.group.clone(),
+            resource: resource.resource.clone(),
+            copies: self.counts.get(resource).copied().unwrap_or_default(),
+            message: one.message.clone(),
+        });
+        let resources = resources.collect();
+        Some((state, resources))
+    }
+
+    /// When there is something to do without a change.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if matches!(*self.health.borrow(), Health::Unreachable { .. }) {
+            return None;
+        }
+        let copying = self.copying.as_ref().zip(self.counted);
+        let count = copying.map(|(copying, counted)| counted + self.count_period(&copying.state.borrow()));
+        Some(count.map_or(self.refresh_at, |count| count.min(self.refresh_at)))
+    }
+
+    /// Waits until the health or the state of the copies changes. May be dropped and called again.
+    pub(super) async fn changed(&mut self) {
+        let health = async {
+            if self.health.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let copies = async {
+            let changed = match &mut self.copying {
+                Some(copying) => copying.state.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = health => {}
+            () = copies => {}
+        }
+    }
+
+    /// Stops copying, and waits until it has stopped.
+    pub(super) async fn stop_copying(&mut self) {
+        if let Some(copying) = self.copying.take() {
+            copying.cancel.cancel();
+            if let Err(error) = copying.task.await {
+                tracing::error!(cluster = %self.child.name(), %error, "copying has failed");
+            }
+        }
+    }
+}
+
+fn start(child: &Child, sync: Sync, copier: &Copier<'_>) -> Copying {
+    let source = Arc::new(ChildSource(child.clone()));
+    let (copy, state) = ClusterCopy::new(child.name(), sync, source, Arc::clone(copier.store));
+    let cancel = copier.cancel.child_token();
+    let task = copier.tracker.spawn(copy.run(cancel.clone()));
+    Copying { cancel, task, state }
+}
+
+/// Refuses a cluster that is another one than was seen first under this name.
+///
+/// # Errors
+/// The reason and the message of the condition `Reachable`.
+pub(super) fn check_identity(recorded: &str, facts: &Facts) -> Result<(), Problem> {
+    if recorded.is_empty() || recorded == facts.uid {
+        return Ok(());
+    }
+    let message = format!(
+        "another cluster answers: its namespace kube-system has the UID {}, but this ManagedCluster was joined with {recorded}; \
+         nothing is copied from it or passed on to it. Correct the connection, or `umbra leave` and `umbra join` to replace \
+         the cluster",
+        facts.uid
+    );
+    Err(Problem::new("AnotherCluster", message))
+}
+
+/// A tenth more or less, so that clusters that were joined together are not asked together.
+fn jittered(period: Duration) -> Duration {
+    use std::hash::{BuildHasher as _, RandomState};
+    let random = RandomState::new().hash_one(0_u8) >> 11;
+    period.mul_f64(0.9 + 0.2 * random as f64 / (1_u64 << 53) as f64)
+}

@@ -1,0 +1,370 @@
+//! One ManagedCluster: follows what it asks for, and cleans up when it goes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_api::cluster::{CopiedResource, ManagedCluster, ManagedClusterStatus};
+use umbra_child::{Child, ChildConfig};
+use umbra_registry::copies::retry;
+
+use crate::cluster::connection::{Problem, Wanted};
+use crate::cluster::erase::erase_everything;
+use crate::cluster::facts::{self, Facts};
+use crate::cluster::reporter::Reporter;
+use crate::cluster::session::{Copier, Session, check_identity};
+use crate::cluster::status::{self, Finding, Observation};
+use crate::cluster::{ClusterControllerParts, FIELD_MANAGER, FINALIZER};
+
+/// What a worker is to bring about.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Target {
+    /// The ManagedCluster; `None` where there is none and nothing of it is to be left.
+    pub(super) cluster: Option<Arc<ManagedCluster>>,
+    /// The connection it asks for; `None` where Secrets have not been read yet.
+    pub(super) wanted: Option<Result<Wanted, Problem>>,
+}
+
+impl PartialEq for Target {
+    /// Two reads of one object are different targets: looking again costs little.
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.cluster, &other.cluster) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        same && self.wanted == other.wanted
+    }
+}
+
+/// What keeps a worker from going on; it tries again.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the hub's store failed")]
+    Store(#[from] umbra_storage::Error),
+    #[error("the ManagedCluster cannot be written")]
+    Hub(#[from] kube::Error),
+}
+
+/// How far the connection has come.
+enum Phase {
+    /// Nothing has been tried.
+    New,
+    /// What the hub was told cannot be tried.
+    Refused(Problem),
+    /// It has been tried in vain, and will be again.
+    Retrying(Box<Retrying>),
+    Connected(Box<Session>),
+}
+
+/// A connection that has been tried in vain.
+struct Retrying {
+    wanted: Wanted,
+    problem: Problem,
+    attempt: u32,
+    at: Instant,
+}
+
+impl Phase {
+    /// Waits for a change of what is connected.
+    async fn changed(&mut self) {
+        match self {
+            Self::Connected(session) => session.changed().await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Cancels a child when dropped, so that a worker that is cancelled leaves no connection.
+struct Temporary(Child);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// One ManagedCluster.
+pub(super) struct Worker {
+    name: String,
+    parts: ClusterControllerParts,
+    api: Api<ManagedCluster>,
+    targets: watch::Receiver<Target>,
+    idle: mpsc::Sender<String>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    reporter: Reporter,
+    phase: Phase,
+    /// The UID of the ManagedCluster that copies are of.
+    owner: Option<String>,
+}
+
+impl Worker {
+    /// A worker for the cluster `name`, which says on `idle` when nothing is left of a cluster that is gone. It ends when
+    /// the sender of `targets` is dropped.
+    pub(super) fn new(
+        name: &str,
+        parts: ClusterControllerParts,
+        targets: watch::Receiver<Target>,
+        idle: mpsc::Sender<String>,
+        (tracker, cancel): (TaskTracker, CancellationToken),
+    ) -> Self {
+        let api: Api<ManagedCluster> = Api::all(parts.client.clone());
+        Self {
+            name: name.to_owned(),
+            reporter: Reporter::new(api.clone(), name),
+            parts,
+            api,
+            targets,
+            idle,
+            tracker,
+            cancel,
+            phase: Phase::New,
+            owner: None,
+        }
+    }
+
+    /// Works until it is cancelled or no longer needed.
+    pub(super) async fn run(mut self) {
+        let cancel = self.cancel.clone();
+        cancel.run_until_cancelled(self.run_on()).await;
+        if let Phase::Connected(session) = &mut self.phase {
+            session.stop_copying().await;
+        }
+    }
+
+    async fn run_on(&mut self) {
+        let mut failures = 0;
+        loop {
+            let target = self.targets.borrow_and_update().clone();
+            let next = match self.step(&target).await {
+                Ok(next) => {
+                    failures = 0;
+                    next
+                }
+                Err(error) => {
+                    failures += 1;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(cluster = %self.name, error, "the cluster cannot be brought up to date");
+                    Some(Instant::now() + retry::pause(failures))
+                }
+            };
+            if !self.wait(next).await {
+                return;
+            }
+        }
+    }
+
+    /// Brings the cluster closer to its target. Gives when there is more to do without a change.
+    async fn step(&mut self, target: &Target) -> Result<Option<Instant>, WorkerError> {
+        let Some(cluster) = &target.cluster else {
+            self.leave().await?;
+            // Where nobody listens, everything is ending.
+            let _ = self.idle.send(self.name.clone()).await;
+            return Ok(None);
+        };
+        if cluster.metadata.deletion_timestamp.is_some() {
+            self.leave().await?;
+            self.set_finalizer(cluster, false).await?;
+            return Ok(None);
+        }
+        if self.owner.is_some() && self.owner != cluster.metadata.uid {
+            self.leave().await?;
+        }
+        self.owner.clone_from(&cluster.metadata.uid);
+        if self.set_finalizer(cluster, true).await? {
+            // The change arrives as the next target.
+            return Ok(None);
+        }
+        self.reporter.observe(cluster);
+        let Some(wanted) = &target.wanted else {
+            return Ok(None);
+        };
+        self.connect(cluster, wanted).await;
+        self.follow(cluster).await;
+        Ok(self.report(cluster).await)
+    }
+
+    /// Waits for a change, or until `next`. `false`: there will be no more targets.
+    async fn wait(&mut self, next: Option<Instant>) -> bool {
+        let Self { targets, phase, .. } = self;
+        tokio::select! {
+            changed = targets.changed() => changed.is_ok(),
+            () = phase.changed() => true,
+            () = sleep_until(next) => true,
+        }
+    }
+
+    /// Sees to it that the connection is the one that is wanted, as far as it can be.
+    async fn connect(&mut self, cluster: &ManagedCluster, wanted: &Result<Wanted, Problem>) {
+        let wanted = match wanted {
+            Ok(wanted) => wanted,
+            Err(problem) => return self.disconnect(Phase::Refused(problem.clone())).await,
+        };
+        let attempt = match &self.phase {
+            Phase::Connected(session) if session.wanted == *wanted => return,
+            Phase::Retrying(last) if last.wanted == *wanted => {
+                if last.at > Instant::now() {
+                    return;
+                }
+                last.attempt.saturating_add(1)
+            }
+            _ => 1,
+        };
+        let connected = match wanted.config(cluster) {
+            Ok(config) => self.try_connect(config).await,
+            Err(problem) => Err(problem),
+        };
+        match connected {
+            Ok((child, facts)) => {
+                if let Phase::Connected(session) = &mut self.phase {
+                    session.stop_copying().await;
+                }
+                let session = Session::new(wanted.clone(), child, facts, cluster.spec.sync.clone());
+                self.phase = Phase::Connected(Box::new(session));
+            }
+            Err(problem) => self.retry(wanted.clone(), problem, attempt).await,
+        }
+    }
+
+    async fn try_connect(&self, config: ChildConfig) -> Result<(Child, Facts), Problem> {
+        // Not one of the children yet: nothing may be passed on to it before it has said who it is.
+        let stranger = Temporary(Child::new(config.clone()).map_err(|error| facts::problem(&error))?);
+        let facts = facts::read(&stranger.0).await;
+        stranger.0.close().await;
+        let facts = facts?;
+        check_identity(&self.reporter.current().uid, &facts)?;
+        let child = self.parts.children.insert(config).await.map_err(|error| facts::problem(&error))?;
+        Ok((child, facts))
+    }
+
+    /// Follows a cluster that is connected.
+    async fn follow(&mut self, cluster: &ManagedCluster) {
+        let Phase::Connected(session) = &mut self.phase else {
+            return;
+        };
+        let copier = Copier {
+            store: &self.parts.store,
+            tracker: &self.tracker,
+            cancel: &self.cancel,
+        };
+        let uid = match self.reporter.current().uid.as_str() {
+            "" => session.facts.uid.clone(),
+            recorded => recorded.to_owned(),
+        };
+        if let Err(problem) = session.step(&uid, &cluster.spec.sync, copier).await {
+            let wanted = session.wanted.clone();
+            self.retry(wanted, problem, 1).await;
+        }
+    }
+
+    async fn retry(&mut self, wanted: Wanted, problem: Problem, attempt: u32) {
+        let at = Instant::now() + retry::pause(attempt);
+        let retrying = Retrying { wanted, problem, attempt, at };
+        self.disconnect(Phase::Retrying(Box::new(retrying))).await;
+    }
+
+    /// Stops copying and passing on; copies stay as they are.
+    async fn disconnect(&mut self, phase: Phase) {
+        if let Phase::Connected(session) = &mut self.phase {
+            session.stop_copying().await;
+        }
+        self.parts.children.remove(&self.name).await;
+        self.phase = phase;
+    }
+
+    /// Leaves nothing of the cluster.
+    async fn leave(&mut self) -> Result<(), WorkerError> {
+        self.disconnect(Phase::New).await;
+        self.parts.documents.forget(&self.name);
+        erase_everything(&*self.parts.store, &self.name).await?;
+        self.owner = None;
+        self.reporter.reset();
+        Ok(())
+    }
+
+    /// Writes the status, where it is time to. Gives when there is more to do.
+    async fn report(&mut self, cluster: &ManagedCluster) -> Option<Instant> {
+        let (wanted, due) = match &self.phase {
+            Phase::New => return None,
+            Phase::Refused(problem) => (self.not_connected(cluster, problem), None),
+            Phase::Retrying(last) => (self.not_connected(cluster, &last.problem), Some(last.at)),
+            Phase::Connected(session) => (self.connected(cluster, session), session.due()),
+        };
+        let again = self.reporter.publish(wanted).await;
+        [due, again].into_iter().flatten().min()
+    }
+
+    fn not_connected(&self, cluster: &ManagedCluster, problem: &Problem) -> ManagedClusterStatus {
+        self.status(cluster, status::not_connected(problem), status::not_copying(), (None, None))
+    }
+
+    fn connected(&self, cluster: &ManagedCluster, session: &Session) -> ManagedClusterStatus {
+        let reachable = match session.health() {
+            Ok(health) => status::connected(&health),
+            Err(problem) => status::not_connected(problem),
+        };
+        let (synced, resources) = match session.copies() {
+            Some((state, resources)) => (status::copying(&state), state.discovered.then_some(resources)),
+            None => (status::not_copying(), None),
+        };
+        self.status(cluster, reachable, synced, (Some(&session.facts), resources))
+    }
+
+    fn status(
+        &self,
+        cluster: &ManagedCluster,
+        reachable: Finding,
+        synced: Finding,
+        (facts, resources): (Option<&Facts>, Option<Vec<CopiedResource>>),
+    ) -> ManagedClusterStatus {
+        let generation = cluster.metadata.generation;
+        let observation = Observation { generation, reachable, synced, facts, resources };
+        status::next(self.reporter.current(), observation, Timestamp::now())
+    }
+
+    /// Puts the finalizer on or takes it off; whether that changed anything.
+    async fn set_finalizer(&self, cluster: &ManagedCluster, wanted: bool) -> Result<bool, WorkerError> {
+        let Some(patch) = finalizer_patch(cluster, wanted) else {
+            return Ok(false);
+        };
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match self.api.patch(&self.name, &parameters, &Patch::Merge(patch)).await {
+            // Somebody else was faster; the next target says how it is now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(true),
+            patched => Ok(patched.map(|_| true)?),
+        }
+    }
+}
+
+/// The patch that puts the finalizer on or takes it off; `None` where it is as it should be. The list is replaced, so it
+/// must be the one that was read.
+fn finalizer_patch(cluster: &ManagedCluster, wanted: bool) -> Option<Value> {
+    let mut finalizers = cluster.metadata.finalizers.clone().unwrap_or_default();
+    let before = finalizers.len();
+    finalizers.retain(|one| one != FINALIZER);
+    if (finalizers.len() != before) == wanted {
+        return None;
+    }
+    if wanted {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let version = &cluster.metadata.resource_version;
+    Some(json!({"metadata": {"finalizers": finalizers, "resourceVersion": version}}))
+}
