@@ -14,8 +14,11 @@ pub mod copies;
 pub mod directory;
 pub mod fleet;
 pub mod generic;
+pub mod hub;
 pub mod mirror;
 pub mod request;
 pub mod resource;
 pub mod root;
+#[cfg(test)]
+mod scripted_child;
 pub mod view;

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use umbra_apimachinery::request::RootName;
 use umbra_apimachinery::user::MASTERS;
 use umbra_auth::certificates::{CertificateAuthority, ClientSubject, IssuedCertificate, write_private};
-use umbra_auth::tokens::service_account::TokenSigner;
+use umbra_auth::tokens::TokenSigner;
 use umbra_child::kubeconfig::{Cluster, Context, Kubeconfig, NamedCluster, NamedContext, NamedUser, User};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

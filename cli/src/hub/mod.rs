@@ -1,0 +1,260 @@
+//! Puts a standalone hub together: the store, the roots, the controllers, the HTTP front.
+//!
+//! This is the only place that knows all parts; none of them knows it.
+
+mod fleets;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_apimachinery::gvk::GroupVersionResource;
+use umbra_apimachinery::user::{MASTERS, UserInfo};
+use umbra_apiserver::server::{Server, ServerOptions};
+use umbra_apiserver::{ApiServer, Check, Checks};
+use umbra_auth::authenticate::Authenticators;
+use umbra_auth::tls::{
+    CaBundle, CertificateAuthenticator, ReloadableCaBundle, ReloadableServingCertificate, server_config,
+};
+use umbra_auth::tokens::BearerAuthenticator;
+use umbra_auth::tokens::ServiceAccountTokens;
+use umbra_child::{Children, ProbeConfig};
+use umbra_controllers::cluster::{ClusterController, ClusterControllerParts, ensure_defaults};
+use umbra_registry::child_documents::ChildDocuments;
+use umbra_registry::copies::cache::Copies;
+use umbra_registry::copies::catalog::{CATALOG, Catalog};
+use umbra_registry::copies::policy::{ChildPolicies, RBAC_COPIES};
+use umbra_registry::directory::{Directory, HUB_KINDS};
+use umbra_registry::generic::StoreApi;
+use umbra_registry::hub::{HubDependencies, StandaloneRoots};
+use umbra_registry::mirror::{Mirror, MirrorState};
+use umbra_registry::view::ViewServices;
+use umbra_storage::{Embedded, Options, Store};
+
+use crate::up::data_dir::DataDir;
+
+/// Who the hub's own controllers are.
+const CONTROLLERS: &str = "system:umbra:controllers";
+/// Who issues the hub's service account tokens, and whom they are for.
+const ISSUER: &str = "https://umbra.dev/hub";
+/// How often the store is asked whether it can serve.
+const READINESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A hub that serves.
+pub(crate) struct Hub {
+    address: SocketAddr,
+    client: kube::Client,
+    server: tokio::task::JoinHandle<()>,
+    /// Ends the HTTP front.
+    shutdown: CancellationToken,
+    /// Ends everything behind it.
+    cancel: CancellationToken,
+    tracker: TaskTracker,
+    children: Children,
+    store: Embedded,
+}
+
+impl Hub {
+    /// Starts a hub on the store and the keys of `data`, listening on `listen`.
+    ///
+    /// # Errors
+    /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
+    pub(crate) async fn start(data: &DataDir, listen: SocketAddr) -> Result<Self> {
+        let embedded = Embedded::open(data.store(), Options::default()).await?;
+        let store: Arc<dyn Store> = Arc::new(embedded.clone());
+        let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+
+        let accounts: Arc<OnceLock<Arc<StoreApi>>> = Arc::default();
+        let tokens = Arc::new(service_account_tokens(data, &accounts)?);
+        let hub = umbra_registry::hub::start(HubDependencies {
+            store: Arc::clone(&store),
+            tokens: Arc::clone(&tokens),
+            version: version(),
+            tracker: tracker.clone(),
+            cancelled: cancel.clone(),
+        })
+        .await
+        .context("the hub's own API does not start")?;
+        accounts.get_or_init(|| Arc::clone(&hub.api));
+
+        let children = Children::new(ProbeConfig::default());
+        let shared = Shared::load(&store, &children, &tracker, &cancel).await?;
+        let fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
+        let roots = StandaloneRoots::new(
+            hub,
+            shared.views(),
+            Arc::clone(&shared.directory),
+            children.clone(),
+            Arc::clone(&fleets),
+        );
+        let authority = ReloadableCaBundle::new(CaBundle::from_pem(data.authority().certificate_pem().as_bytes())?);
+        let authenticators = Authenticators::new(vec![
+            Arc::new(CertificateAuthenticator::new(authority)),
+            Arc::new(BearerAuthenticator::new(vec![tokens])),
+        ]);
+        let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators))
+            .checks(checks(&store, &tracker, &cancel))
+            .build();
+
+        let serving = data.serving_certificate(listen)?;
+        let certificate =
+            ReloadableServingCertificate::from_pem(serving.certificate_pem.as_bytes(), serving.key_pem.as_bytes())?;
+        let tls = server_config(&certificate)?;
+        let server = Server::bind(listen, tls, api.clone(), ServerOptions::default()).await?;
+        let address = server.local_address();
+
+        let client = kube::Client::new(api.in_process(UserInfo::new(CONTROLLERS, [MASTERS])), "default");
+        let clusters = ClusterController::new(ClusterControllerParts {
+            client: client.clone(),
+            store: Arc::clone(&store),
+            directory: Arc::clone(&shared.directory),
+            children: children.clone(),
+            documents: Arc::clone(&shared.documents),
+        });
+        ensure_defaults(&client).await.context("the objects every hub has cannot be created")?;
+        tracker.spawn(clusters.run(cancel.clone()));
+        tracker.spawn(fleets::run(fleets::FleetsParts {
+            store,
+            shared,
+            fleets,
+            version: version(),
+            tracker: tracker.clone(),
+            cancelled: cancel.clone(),
+        }));
+        let shutdown = CancellationToken::new();
+        let server = tracker.spawn(server.run(shutdown.clone()));
+        Ok(Self { address, client, server, shutdown, cancel, tracker, children, store: embedded })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client of the hub root that may do everything.
+    pub(crate) fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// What `stop` waits for.
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// Ends requests in flight cleanly, then everything behind them, and closes the store.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the HTTP front did not end well");
+        }
+        self.cancel.cancel();
+        self.children.close().await;
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.store.close().await;
+    }
+}
+
+fn service_account_tokens(data: &DataDir, hub: &Arc<OnceLock<Arc<StoreApi>>>) -> Result<ServiceAccountTokens> {
+    let hub = Arc::clone(hub);
+    let resource = GroupVersionResource::new("", "v1", "serviceaccounts");
+    let uid = move |namespace: &str, name: &str| {
+        let accounts = hub.get()?.store(&resource)?;
+        let key = accounts.keys().key(Some(namespace), name);
+        let account = accounts.cache().snapshot().get(&key).cloned()?;
+        let account: serde_json::Value = serde_json::from_slice(&account.bytes).ok()?;
+        let metadata = &account["metadata"];
+        metadata["deletionTimestamp"].is_null().then(|| metadata["uid"].as_str().map(str::to_owned)).flatten()
+    };
+    Ok(ServiceAccountTokens::new(ISSUER, vec![ISSUER.to_owned()], data.token_signer()?, Arc::new(uid)))
+}
+
+/// What roots and controllers look at together.
+pub(crate) struct Shared {
+    pub(crate) directory: Arc<Mirror<Directory>>,
+    pub(crate) catalog: Arc<Mirror<Catalog>>,
+    pub(crate) policies: Arc<Mirror<ChildPolicies>>,
+    pub(crate) copies: Arc<Copies>,
+    pub(crate) children: Children,
+    pub(crate) documents: Arc<ChildDocuments>,
+}
+
+impl Shared {
+    async fn load(
+        store: &Arc<dyn Store>,
+        children: &Children,
+        tracker: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
+        Ok(Self {
+            directory: mirror(store, HUB_KINDS, tracker, cancel).await?,
+            catalog: mirror(store, CATALOG, tracker, cancel).await?,
+            policies: mirror(store, RBAC_COPIES, tracker, cancel).await?,
+            copies: Arc::new(Copies::new(Arc::clone(store), tracker.clone(), cancel.clone())),
+            children: children.clone(),
+            documents: Arc::new(ChildDocuments::new(children.clone())),
+        })
+    }
+
+    fn views(&self) -> Arc<ViewServices> {
+        ViewServices::new(
+            Arc::clone(&self.directory),
+            Arc::clone(&self.catalog),
+            Arc::clone(&self.policies),
+            Arc::clone(&self.copies),
+            self.children.clone(),
+            Arc::clone(&self.documents),
+        )
+    }
+}
+
+async fn mirror<S: MirrorState>(
+    store: &Arc<dyn Store>,
+    prefix: &'static str,
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<Arc<Mirror<S>>> {
+    let mirror = Mirror::load(Arc::clone(store), prefix).await?;
+    tracker.spawn(Arc::clone(&mirror).follow(cancel.clone()));
+    Ok(mirror)
+}
+
+/// Readiness asks what the store said last, so that a probe never waits for it.
+fn checks(store: &Arc<dyn Store>, tracker: &TaskTracker, cancel: &CancellationToken) -> Checks {
+    let (sender, receiver) = tokio::sync::watch::channel(Ok(()));
+    let (store, cancel) = (Arc::clone(store), cancel.clone());
+    tracker.spawn(async move {
+        let ask = async {
+            loop {
+                let state = store.ready().await.map_err(|error| error.to_string());
+                let _previous = sender.send_replace(state);
+                tokio::time::sleep(READINESS_INTERVAL).await;
+            }
+        };
+        cancel.run_until_cancelled(ask).await;
+    });
+    Checks { live: Vec::new(), ready: vec![Check::new("store", move || receiver.borrow().clone())] }
+}
+
+/// The body of `/version`. The Kubernetes version is that of the built-in kinds; clients decide by it what they may use.
+fn version() -> Bytes {
+    let version = json!({
+        "major": "1",
+        "minor": "36",
+        "gitVersion": concat!("v1.36.3+umbra.", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    });
+    version.to_string().into()
+}

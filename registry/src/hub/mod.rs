@@ -1,0 +1,85 @@
+//! The hub root of a standalone hub: Umbra's own kinds, and the built-in ones that a hub cannot do without.
+
+mod behavior;
+pub mod roots;
+pub mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_apimachinery::status::Status;
+use umbra_auth::tokens::ServiceAccountTokens;
+use umbra_storage::{CacheOptions, Store};
+
+use crate::builtin::assembly::{Cluster, ClusterParts};
+use crate::builtin;
+use crate::generic::collection::Installation;
+use crate::generic::definition;
+use crate::generic::strategy::Strategy;
+
+pub use behavior::CheckCluster;
+pub use roots::StandaloneRoots;
+pub use tokens::IssueTokens;
+
+/// The name of the hub root in keys.
+pub const HUB: &str = "hub";
+
+/// How long the caches may take to fill.
+const START: Duration = Duration::from_secs(60);
+
+/// What the hub root is made of.
+#[derive(Debug, Clone)]
+pub struct HubDependencies {
+    /// Where everything is stored.
+    pub store: Arc<dyn Store>,
+    /// Issues the tokens of `serviceaccounts/token`.
+    pub tokens: Arc<ServiceAccountTokens>,
+    /// The body of `GET /version`.
+    pub version: Bytes,
+    /// What the hub's tasks belong to.
+    pub tracker: TaskTracker,
+    /// Ends the hub's tasks.
+    pub cancelled: CancellationToken,
+}
+
+/// Starts the hub root; answers when it serves.
+///
+/// # Errors
+/// 503 where the store does not answer in time.
+pub async fn start(dependencies: HubDependencies) -> Result<Cluster, Status> {
+    let definitions = umbra_api::hub_definitions();
+    let (umbra, umbra_documents) = definition::strategies(&definitions).map_err(Status::internal)?;
+    let builtin = builtin::hub();
+    let documents = builtin::documents(&builtin).into_iter().chain(umbra_documents);
+    let tokens = Arc::new(IssueTokens::new(dependencies.tokens));
+    let kinds = builtin.into_iter().chain(umbra.into_iter().map(checked)).map(|strategy| {
+        let issues_tokens = strategy.descriptor.resource.resource == "serviceaccounts";
+        let mut installation = Installation::from(strategy);
+        if issues_tokens {
+            installation.handlers.push(("token".to_owned(), Arc::clone(&tokens) as _));
+        }
+        installation
+    });
+    let parts = ClusterParts {
+        name: HUB.to_owned(),
+        store: dependencies.store,
+        cache: CacheOptions::default(),
+        admission: Vec::new(),
+        tokens: None,
+        version: dependencies.version,
+        tracker: dependencies.tracker,
+        cancelled: dependencies.cancelled,
+    };
+    Cluster::start(parts, kinds, documents, Instant::now() + START).await
+}
+
+fn checked(strategy: Strategy) -> Strategy {
+    match strategy.descriptor.kind.as_str() {
+        "ManagedCluster" => strategy.with_behavior(CheckCluster),
+        _ => strategy,
+    }
+}
