@@ -17,6 +17,7 @@ pub struct Hub {
     folder: PathBuf,
     port: u16,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -27,11 +28,24 @@ impl Hub {
     /// Where it does not become ready.
     #[must_use]
     pub fn start(programs: &Programs, flags: &[&str]) -> Self {
+        Self::start_with(programs, flags, &[])
+    }
+
+    /// Starts a hub with an empty data directory and variables in its environment; it is ready when this returns.
+    ///
+    /// # Panics
+    /// Where it does not become ready.
+    #[must_use]
+    pub fn start_with(programs: &Programs, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut hub = Self {
             programs: programs.clone(),
             folder: environment::folder("hub"),
             port: environment::free_port(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            variables: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             process: None,
         };
         hub.start_again();
@@ -51,7 +65,8 @@ impl Hub {
             .arg("--data-dir")
             .arg(&self.folder)
             .args(["--listen", &listen])
-            .args(&self.flags);
+            .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(command, None);
         let kubectl = self.kubectl();
         wait::until("the hub is ready", wait::DEADLINE, || {
@@ -217,6 +232,17 @@ impl Hub {
     pub fn stop(&mut self) -> (std::process::ExitStatus, Process) {
         let mut process = self.process.take().expect("the hub runs");
         (process.stop(), process)
+    }
+
+    /// Sends what Ctrl-C sends, and returns the process.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn interrupt(&mut self) -> Process {
+        let process = self.process.take().expect("the hub runs");
+        process.signal(Signal::INT);
+        process
     }
 
     /// What it has printed.

@@ -15,30 +15,30 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The arguments of a command: one string that is split at blanks, or a list.
 pub trait Arguments {
     /// As a list.
-    fn list(&self) -> Vec<String>;
+    fn list(self) -> Vec<String>;
 }
 
 impl Arguments for &str {
-    fn list(&self) -> Vec<String> {
+    fn list(self) -> Vec<String> {
         self.split_whitespace().map(str::to_owned).collect()
     }
 }
 
 impl Arguments for &String {
-    fn list(&self) -> Vec<String> {
+    fn list(self) -> Vec<String> {
         self.as_str().list()
     }
 }
 
 impl Arguments for String {
-    fn list(&self) -> Vec<String> {
+    fn list(self) -> Vec<String> {
         self.as_str().list()
     }
 }
 
 impl<const N: usize> Arguments for [&str; N] {
-    fn list(&self) -> Vec<String> {
-        self.iter().map(|argument| (*argument).to_owned()).collect()
+    fn list(self) -> Vec<String> {
+        self.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -121,6 +121,7 @@ pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Kubectl {
@@ -131,6 +132,7 @@ impl Kubectl {
             program: programs.kubectl.clone(),
             kubeconfig: kubeconfig.to_owned(),
             flags: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -145,6 +147,14 @@ impl Kubectl {
     pub fn with(&self, flag: &str) -> Self {
         let mut with = self.clone();
         with.flags.push(flag.to_owned());
+        with
+    }
+
+    /// The same with a variable of the environment.
+    #[must_use]
+    pub fn variable(&self, name: &str, value: &str) -> Self {
+        let mut with = self.clone();
+        with.variables.push((name.to_owned(), value.to_owned()));
         with
     }
 
@@ -174,6 +184,7 @@ impl Kubectl {
             .args(&self.flags)
             .args(arguments.list());
         command.env("HOME", environment::home()).env_remove("KUBECONFIG");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -193,17 +204,6 @@ impl Kubectl {
     #[track_caller]
     pub fn run_with(&self, input: &str, arguments: impl Arguments) -> Outcome {
         Outcome::of(self.command(arguments), input)
-    }
-
-    /// Runs a command with an editor, which is a shell command that gets the file's name appended.
-    ///
-    /// # Panics
-    /// Where it does not end within 120 s.
-    #[track_caller]
-    pub fn run_with_editor(&self, editor: &str, arguments: impl Arguments) -> Outcome {
-        let mut command = self.command(arguments);
-        command.env("KUBE_EDITOR", editor);
-        Outcome::of(command, "")
     }
 
     /// Runs a command that must succeed, and returns its standard output.

@@ -34,6 +34,8 @@ done
 for group in $left; do kill -KILL -- "-$group"; done
 "#;
 
+// Nobody can wait for what outlives this process on purpose.
+#[expect(clippy::zombie_processes)]
 static REAPER_INPUT: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     let mut reaper = Command::new("sh");
     reaper
