@@ -48,11 +48,12 @@ impl BodyTranslator<'_> {
             let name = self.child_name(name)?;
             metadata.insert("name".to_owned(), name.into());
         }
-        if let Some(revision) = metadata.get("resourceVersion").and_then(Value::as_str) {
-            if !revision.is_empty() && revision != "0" {
-                let revision = (self.child_revision)(revision).ok_or(BodyError::Modified)?;
-                metadata.insert("resourceVersion".to_owned(), revision.into());
-            }
+        if let Some(revision) = metadata.get("resourceVersion").and_then(Value::as_str)
+            && !revision.is_empty()
+            && revision != "0"
+        {
+            let revision = (self.child_revision)(revision).ok_or(BodyError::Modified)?;
+            metadata.insert("resourceVersion".to_owned(), revision.into());
         }
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             match labels.remove(CLUSTER_LABEL) {
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        let object = |body: Value| translator(&revision).object(&mut body.clone());
+        let object = |mut body: Value| translator(&revision).object(&mut body);
         assert!(matches!(
             object(json!({"metadata": {"name": "web@west"}})),
             Err(BodyError::OtherCluster { .. })

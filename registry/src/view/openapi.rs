@@ -71,10 +71,8 @@ impl OpenApi for ViewOpenApi {
                 Ok(Ok(document)) => return Ok(document),
                 Ok(Err(error)) => failure = Some(document_status(&error)),
                 Err(_) => {
-                    failure = Some(Status::failure(
-                        Reason::Timeout,
-                        format!("cluster {cluster} does not answer"),
-                    ))
+                    let message = format!("cluster {cluster} does not answer");
+                    failure = Some(Status::failure(Reason::Timeout, message));
                 }
             }
         }
