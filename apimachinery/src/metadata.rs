@@ -67,7 +67,8 @@ pub struct OwnerReference {
     pub block_owner_deletion: Option<bool>,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+/// Go writes lists and maps that are nil as `null`.
+pub(crate) fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 

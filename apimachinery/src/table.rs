@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::metadata::null_is_empty;
+
 /// One column of a Table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnDefinition {
@@ -73,11 +75,11 @@ pub struct ReceivedTable {
     /// List metadata of the Table.
     #[serde(default)]
     pub metadata: ListMetadata,
-    /// The columns; empty in watch events after the first.
-    #[serde(default)]
+    /// The columns; empty, or `null`, in watch events after the first.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub column_definitions: Vec<ColumnDefinition>,
     /// The rows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub rows: Vec<ReceivedRow>,
 }
 

@@ -9,8 +9,10 @@ use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_api::root::{Fleet, View};
 use umbra_apimachinery::selector::{LabelSelector, LabelSelectorError, LabelSelectorRequirement, Selector};
 use umbra_child::Identity;
+use serde::de::DeserializeOwned;
 use umbra_storage::Revision;
 
+use crate::generic::codec::{self, CodecError};
 use crate::mirror::MirrorState;
 
 /// Where the hub's own kinds are.
@@ -52,6 +54,33 @@ impl Directory {
     }
 }
 
+/// An object of the hub that cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("it is not of its kind")]
+    Kind(#[from] serde_json::Error),
+}
+
+impl Directory {
+    fn read(&mut self, resource: &str, name: &str, value: &Bytes, revision: Revision) -> Result<(), ReadError> {
+        let name = name.to_owned();
+        match resource {
+            "managedclusters" => drop(self.clusters.insert(name, object(value, revision)?)),
+            "views" => drop(self.views.insert(name, object(value, revision)?)),
+            "fleets" => drop(self.fleets.insert(name, object(value, revision)?)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn object<T: DeserializeOwned>(value: &Bytes, revision: Revision) -> Result<Arc<T>, ReadError> {
+    let object = codec::decode(value, revision.0)?;
+    Ok(Arc::new(serde_json::from_value(object)?))
+}
+
 /// A label selector of an object, ready to match.
 ///
 /// # Errors
@@ -91,24 +120,12 @@ pub fn unreachable_since(cluster: &ManagedCluster) -> Option<(String, String)> {
 }
 
 impl MirrorState for Directory {
-    fn put(&mut self, key: &str, value: &Bytes, _revision: Revision) {
+    /// Objects carry the revision at which they were stored, so that who writes them back can say which one was read.
+    fn put(&mut self, key: &str, value: &Bytes, revision: Revision) {
         let Some((resource, name)) = key.split_once('/') else {
             return;
         };
-        let name = name.to_owned();
-        let read = match resource {
-            "managedclusters" => serde_json::from_slice(value).map(|one| {
-                self.clusters.insert(name, Arc::new(one));
-            }),
-            "views" => serde_json::from_slice(value).map(|one| {
-                self.views.insert(name, Arc::new(one));
-            }),
-            "fleets" => serde_json::from_slice(value).map(|one| {
-                self.fleets.insert(name, Arc::new(one));
-            }),
-            _ => Ok(()),
-        };
-        if let Err(error) = read {
+        if let Err(error) = self.read(resource, name, value, revision) {
             tracing::warn!(%error, key, "an object of the hub cannot be read; the last one that could stays in force");
         }
     }
@@ -140,6 +157,7 @@ mod tests {
                 Revision(2),
             );
         }
+        assert_eq!(directory.clusters["east"].metadata.resource_version.as_deref(), Some("2"));
         let eu: meta::LabelSelector = serde_json::from_value(json!({"matchLabels": {"region": "eu"}})).unwrap();
         let bad: meta::LabelSelector =
             serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})).unwrap();

@@ -208,6 +208,9 @@ mod tests {
         let Received::Put(object) = reader.read(&Bytes::from_static(first)).unwrap() else {
             panic!()
         };
+        let later = br#"{"type":"MODIFIED","object":{"kind":"Table","columnDefinitions":null,
+            "rows":[{"cells":[2],"object":{"kind":"Pod"}}]}}"#;
+        assert!(matches!(reader.read(&Bytes::from_static(later)).unwrap(), Received::Put(_)));
         assert_eq!(
             (object.json.get(), reader.columns.as_ref().unwrap().len()),
             (r#"{"kind":"Pod"}"#, 1)

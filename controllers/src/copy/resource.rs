@@ -112,6 +112,7 @@ impl ResourceCopy {
         let refused = matches!(error, CopyError::Source(source) if source.is_refused());
         let expired = matches!(error, CopyError::Source(source) if source.is_expired());
         let message = match error {
+            CopyError::Source(SourceError::Malformed { source, .. }) => format!("{error}: {source}"),
             CopyError::Source(source) => source.to_string(),
             CopyError::Store(source) => format!("{error}: {source}"),
         };
