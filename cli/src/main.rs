@@ -1,6 +1,8 @@
 //! The `umbra` binary: a standalone hub, and what joins clusters to it.
 
 mod hub;
+mod join;
+mod leave;
 mod progress;
 mod registration;
 mod up;
@@ -28,6 +30,10 @@ struct Arguments {
 enum Command {
     /// Run a standalone hub on the embedded store.
     Up(up::UpArguments),
+    /// Make a cluster of a kubeconfig a child of the hub.
+    Join(join::JoinArguments),
+    /// Take a child out of the hub and leave nothing behind.
+    Leave(leave::LeaveArguments),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +56,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(arguments) => up::run(arguments).await,
+        Command::Join(arguments) => join::run(arguments).await,
+        Command::Leave(arguments) => leave::run(arguments).await,
     }
 }

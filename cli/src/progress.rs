@@ -44,6 +44,14 @@ impl Progress {
         }
     }
 
+    /// Says something that stays to be read.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// Ends the last step.
     pub(crate) fn finish(mut self) {
         self.complete();

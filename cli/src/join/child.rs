@@ -1,0 +1,302 @@
+//! The cluster that joins or leaves, as its own kubeconfig reaches it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use http::{Method, Request};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use umbra_api::ADMINISTRATORS;
+use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
+use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
+use umbra_child::kubeconfig::Kubeconfig;
+use umbra_child::{Authorization, Child, ChildConfig, ChildError, RequestDeadline, empty};
+use umbra_registry::fleet::names::FLEET_LABEL;
+
+use crate::registration::administrators_binding;
+
+/// How long a cluster may take to answer when it is looked at first.
+const ANSWER: Duration = Duration::from_secs(15);
+/// The oldest minor version of Kubernetes 1 that serves what the hub asks for (`includeObject=Object` tables with watch
+/// bookmarks, server-side apply, OpenAPI v3).
+const OLDEST_MINOR: u32 = 24;
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+const JSON: &str = "application/json";
+
+/// A cluster that answers.
+pub(crate) struct ChildCluster {
+    child: Child,
+    /// The UID of its namespace `kube-system`.
+    pub(crate) uid: String,
+}
+
+/// What became of the ClusterRoleBinding of the hub's administrators.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// It was made.
+    Created,
+    /// Umbra made it before.
+    Present,
+    /// Somebody else made it.
+    Foreign,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    git_version: String,
+}
+
+impl ChildCluster {
+    /// Reaches the cluster `name` through the only context of `kubeconfig`, which the user calls `context`.
+    ///
+    /// # Errors
+    /// Where it does not answer, does not accept the credential, or is too old.
+    pub(crate) async fn reach(name: &str, context: &str, kubeconfig: &Kubeconfig) -> Result<Self> {
+        let config = ChildConfig::from_kubeconfig(name, kubeconfig, None)?;
+        let server = config.server.clone();
+        let child = Child::new(config)?;
+        let explained = |error: &ChildError| explain(error, context, server.as_str());
+        let version: Version = get(&child, "/version").await.map_err(|error| explained(&error))?;
+        check_version(&version.git_version)?;
+        let namespace: Value = match get(&child, "/api/v1/namespaces/kube-system").await {
+            Ok(namespace) => namespace,
+            Err(ChildError::Status { code, message, .. }) => bail!(
+                "context {context:?} may not read the namespace kube-system, whose UID identifies the cluster ({code}: {message}); \
+                 use the credential of an administrator"
+            ),
+            Err(error) => return Err(explained(&error)),
+        };
+        let uid = namespace["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { child, uid })
+    }
+
+    /// What the credential may not do that the hub does with it, each as a sentence.
+    ///
+    /// # Errors
+    /// Where the cluster does not say.
+    pub(crate) async fn missing_permissions(&self) -> Result<Vec<String>> {
+        let checks = [
+            ("", "users", "impersonate", "requests of the hub's users will be refused"),
+            ("", "groups", "impersonate", "requests of the hub's users will be refused"),
+            ("*", "*", "list", "what it may not list is not copied"),
+            ("*", "*", "watch", "what it may not watch is not copied"),
+            ("*", "*", "create", "fleets can place only what it may create"),
+            ("*", "*", "patch", "fleets can place only what it may patch"),
+        ];
+        let mut missing = Vec::new();
+        for (group, resource, verb, consequence) in checks {
+            let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": {"group": group, "resource": resource, "verb": verb}}});
+            let answer = self.child.request_json(Method::POST, REVIEWS, JSON, review.to_string()).await?;
+            let answer: Value = serde_json::from_slice(&answer).context("the cluster's access review cannot be read")?;
+            if answer["status"]["allowed"] != true {
+                let what = if resource == "*" { "everything" } else { resource };
+                missing.push(format!("the credential may not {verb} {what}: {consequence}"));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Makes the hub's administrators administrators of the cluster.
+    ///
+    /// # Errors
+    /// Where the cluster refuses.
+    pub(crate) async fn bind_administrators(&self) -> Result<Bound> {
+        let binding = administrators_binding().to_string();
+        match self.child.request_json(Method::POST, BINDINGS, JSON, binding).await {
+            Ok(_) => Ok(Bound::Created),
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => {
+                let present = self.binding().await?;
+                Ok(if present.as_ref().is_some_and(is_ours) { Bound::Present } else { Bound::Foreign })
+            }
+            Err(ChildError::Status { message, .. }) => bail!(
+                "the ClusterRoleBinding {ADMINISTRATORS} cannot be created in the cluster: {message}. Use the credential of an \
+                 administrator, or join with --no-admin-binding and give the hub's users their roles in the cluster yourself"
+            ),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes that back, where Umbra made it. Whether there was something to take back.
+    ///
+    /// # Errors
+    /// Where the cluster refuses or does not answer.
+    pub(crate) async fn unbind_administrators(&self) -> Result<bool> {
+        if !self.binding().await?.as_ref().is_some_and(is_ours) {
+            return Ok(false);
+        }
+        let path = format!("{BINDINGS}/{ADMINISTRATORS}");
+        let deleted = self.child.request_json(Method::DELETE, &path, JSON, "").await;
+        deleted.with_context(|| format!("the ClusterRoleBinding {ADMINISTRATORS} cannot be deleted"))?;
+        Ok(true)
+    }
+
+    async fn binding(&self) -> Result<Option<Value>> {
+        match get(&self.child, &format!("{BINDINGS}/{ADMINISTRATORS}")).await {
+            Ok(binding) => Ok(Some(binding)),
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes what fleets have placed in the cluster: what has their label, each by its UID. Gives what was deleted.
+    ///
+    /// # Errors
+    /// Where the cluster refuses or does not answer.
+    pub(crate) async fn delete_placed(&self) -> Result<Vec<String>> {
+        let mut deleted = Vec::new();
+        let discovery = self.discover().await?;
+        for resource in discovery.resources().filter(|one| one.serves("list") && one.serves("delete")) {
+            let path = format!("/{}?labelSelector={FLEET_LABEL}", resource.resource.path(None));
+            // What cannot be listed cannot have been placed.
+            let Ok(list) = get::<Value>(&self.child, &path).await else { continue };
+            for object in list["items"].as_array().into_iter().flatten() {
+                if let Some(name) = self.delete(resource, &object["metadata"]).await? {
+                    deleted.push(name);
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn delete(&self, resource: &ResourceDescriptor, metadata: &Value) -> Result<Option<String>> {
+        let name = metadata["name"].as_str().unwrap_or_default();
+        let namespace = metadata["namespace"].as_str();
+        let shown = match namespace {
+            Some(namespace) => format!("{} {namespace}/{name}", resource.kind),
+            None => format!("{} {name}", resource.kind),
+        };
+        let path = format!("/{}/{name}", resource.resource.path(namespace));
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
+            "preconditions": {"uid": metadata["uid"]}});
+        match self.child.request_json(Method::DELETE, &path, JSON, options.to_string()).await {
+            Ok(_) => Ok(Some(shown)),
+            Err(ChildError::Status { code, .. }) if matches!(code.as_u16(), 404 | 409) => Ok(None),
+            Err(error) => Err(anyhow!(error).context(format!("{shown} cannot be deleted"))),
+        }
+    }
+
+    /// What the cluster serves. One group version for each resource is enough: objects are the same in all of them.
+    async fn discover(&self) -> Result<Discovery> {
+        let mut found = Discovery::new();
+        for path in ["/api", "/apis"] {
+            let body = self.child.request_bytes(Request::get(path).header(http::header::ACCEPT, ACCEPT).body(empty())?).await?;
+            match DiscoveryAnswer::parse(&body).with_context(|| format!("the cluster's answer to {path} cannot be read"))? {
+                DiscoveryAnswer::Aggregated(discovery, _) => {
+                    for resource in discovery.resources() {
+                        found.insert(resource.clone());
+                    }
+                }
+                DiscoveryAnswer::Versions(versions) => {
+                    for version in versions {
+                        let request = Request::get(format!("/{}", version.path())).body(empty())?;
+                        // A group whose server is away holds nothing that could be deleted now.
+                        let Ok(body) = self.child.request_bytes(request).await else { continue };
+                        read_resource_list(&body, &mut found)?;
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends the connections.
+    pub(crate) async fn close(&self) {
+        self.child.close().await;
+    }
+}
+
+/// What may go wrong later with a credential that works here.
+///
+/// # Errors
+/// Where the kubeconfig has no context.
+pub(crate) fn doubts(kubeconfig: &Kubeconfig) -> Result<Vec<String>> {
+    let selected = kubeconfig.select(None)?;
+    let mut doubts = Vec::new();
+    if selected.cluster.insecure_skip_tls_verify {
+        doubts.push("the cluster's certificate is not verified (insecure-skip-tls-verify)".to_owned());
+    }
+    if let Authorization::Exec(exec) = selected.credentials()?.authorization {
+        doubts.push(format!(
+            "the credential is printed by the program {}, which the hub runs; it has to be installed where the hub runs",
+            exec.command
+        ));
+    }
+    Ok(doubts)
+}
+
+async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &str) -> Result<T, ChildError> {
+    let mut request = Request::get(path).header(http::header::ACCEPT, JSON).body(empty())?;
+    request.extensions_mut().insert(RequestDeadline(ANSWER));
+    let bytes = child.request_bytes(request).await?;
+    serde_json::from_slice(&bytes).map_err(|source| ChildError::Json { cluster: child.name().clone(), source })
+}
+
+fn is_ours(binding: &Value) -> bool {
+    binding["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "umbra"
+}
+
+/// What a person can do about a cluster that does not answer as it should.
+fn explain(error: &ChildError, context: &str, server: &str) -> anyhow::Error {
+    match error {
+        ChildError::Connect { reason, .. } if reason.contains("certificate") => anyhow!(
+            "{server} is not trusted: {reason}. Check certificate-authority and the server's address of context {context:?}"
+        ),
+        ChildError::Connect { reason, .. } => {
+            anyhow!("cannot reach the cluster of context {context:?} at {server}: {reason}. Is it running, and is the address right?")
+        }
+        ChildError::Timeout { after, .. } => {
+            anyhow!("the cluster of context {context:?} at {server} does not answer within {} s", after.as_secs())
+        }
+        ChildError::CredentialsRefused { .. } => anyhow!(
+            "{server} does not accept the credential of context {context:?} (401 Unauthorized); it may have expired: check that \
+             `kubectl --context {context} get namespaces` works"
+        ),
+        ChildError::Credentials { source, .. } => anyhow!("context {context:?} has no usable credential: {source}"),
+        ChildError::Status { code, message, .. } => anyhow!("{server} answers {code}: {message}"),
+        ChildError::Json { .. } => anyhow!("{server} does not answer like a Kubernetes API server; check its address"),
+        error => anyhow!("the cluster of context {context:?} at {server} cannot be used: {error}"),
+    }
+}
+
+/// Refuses what is too old. A version that cannot be read is let pass: what serves the API may be called anything.
+fn check_version(version: &str) -> Result<()> {
+    let mut numbers = version.trim_start_matches('v').split(|one: char| !one.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    match (number(), number()) {
+        (Some(major), Some(minor)) if (major, minor) < (1, OLDEST_MINOR) => {
+            bail!("the cluster runs Kubernetes {version}; Umbra needs 1.{OLDEST_MINOR} or newer")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_versions_are_refused() {
+        for good in ["v1.24.0", "v1.36.3", "v1.30.4-gke.100", "v2.0.0", "master"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        assert!(check_version("v1.23.17").is_err());
+        assert!(check_version("v1.9.0+k3s1").is_err());
+    }
+
+    #[test]
+    fn programs_and_unverified_certificates_are_doubtful() {
+        let config = |cluster: Value, user: Value| {
+            let text = json!({"clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x"});
+            Kubeconfig::parse(&text.to_string(), "test").unwrap()
+        };
+        let server = "https://c.test";
+        let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "cloud-login"}});
+        let found = doubts(&config(json!({"server": server, "insecure-skip-tls-verify": true}), exec)).unwrap();
+        assert!(found.len() == 2 && found[1].contains("cloud-login"), "{found:?}");
+        assert!(doubts(&config(json!({"server": server}), json!({"token": "t"}))).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! The hub, as `umbra join` and `umbra leave` reach it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, Error};
+use umbra_api::SYSTEM_NAMESPACE;
+use umbra_api::cluster::ManagedCluster;
+
+use crate::registration::secret_name;
+use crate::up::data_dir::HUB_CONTEXT;
+
+/// How long the hub may take to answer. It is close, or not there.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the hub may take to remove what it has of a cluster: 100,000 copies take seconds.
+const REMOVAL: Duration = Duration::from_secs(120);
+/// How often it is asked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A client of the hub root, and the kubeconfig it comes from.
+///
+/// # Errors
+/// Where there is no such kubeconfig, or no hub answers.
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBuf)> {
+    let path = match kubeconfig {
+        Some(path) => path.to_owned(),
+        None => {
+            let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+            let home = home.context("there is no home directory; name the hub's kubeconfig with --hub-kubeconfig")?;
+            PathBuf::from(home).join(".umbra/kubeconfig")
+        }
+    };
+    let shown = path.display();
+    if !path.exists() {
+        bail!("there is no kubeconfig of a hub at {shown}; start a hub with `umbra up`, or name its kubeconfig with --hub-kubeconfig");
+    }
+    let file = Kubeconfig::read_from(&path).with_context(|| format!("{shown} cannot be read as the kubeconfig of a hub"))?;
+    let own = file.contexts.iter().any(|context| context.name == HUB_CONTEXT);
+    let options = KubeConfigOptions {
+        context: own.then(|| HUB_CONTEXT.to_owned()),
+        ..KubeConfigOptions::default()
+    };
+    let mut config = Config::from_custom_kubeconfig(file, &options)
+        .await
+        .with_context(|| format!("{shown} cannot be used to reach a hub"))?;
+    config.connect_timeout = Some(ANSWER);
+    let server = config.cluster_url.to_string();
+    let client = Client::try_from(config).with_context(|| format!("{shown} cannot be used to reach a hub"))?;
+    let answered = tokio::time::timeout(ANSWER, clusters(&client)).await;
+    answered.unwrap_or_else(|_| Err(anyhow!("it does not answer"))).with_context(|| {
+        format!("no hub can be used at {server} (from {shown}); is `umbra up` running?")
+    })?;
+    Ok((client, path))
+}
+
+/// The clusters that have joined.
+///
+/// # Errors
+/// What the hub says.
+pub(crate) async fn clusters(hub: &Client) -> Result<Vec<ManagedCluster>> {
+    let clusters: Api<ManagedCluster> = Api::all(hub.clone());
+    match clusters.list(&ListParams::default()).await {
+        Ok(list) => Ok(list.items),
+        Err(Error::Api(status)) if status.code == 404 => bail!("what answers there is not an Umbra hub"),
+        Err(Error::Api(status)) => bail!("the clusters cannot be listed: {}", status.message),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Removes a cluster and its credential from the hub, and waits until nothing is left; does nothing where neither is
+/// there.
+///
+/// # Errors
+/// What the hub says, and where it takes longer than two minutes.
+pub(crate) async fn unregister(hub: &Client, name: &str, progress: impl Fn(&str)) -> Result<()> {
+    let clusters: Api<ManagedCluster> = Api::all(hub.clone());
+    let deleted = match clusters.delete(name, &DeleteParams::background()).await {
+        Err(Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(Error::Api(status)) => Err(anyhow!("{}", status.message)),
+        other => other.map(drop).map_err(|error| chain(&error)),
+    };
+    deleted.with_context(|| format!("the ManagedCluster {name} cannot be deleted"))?;
+    let deadline = tokio::time::Instant::now() + REMOVAL;
+    while let Some(cluster) = clusters.get_opt(name).await.map_err(|error| chain(&error))? {
+        let finalizers = cluster.metadata.finalizers.unwrap_or_default().join(", ");
+        progress(&format!("waiting for {finalizers}"));
+        if tokio::time::Instant::now() >= deadline {
+            bail!(
+                "the hub has not removed {name} after {} s; it still has the finalizers {finalizers}. Look at the hub's log and \
+                 run `umbra leave {name}` again",
+                REMOVAL.as_secs()
+            );
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
+    let secret = secret_name(name);
+    match secrets.delete(&secret, &DeleteParams::default()).await {
+        Err(Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop).map_err(|error| chain(&error)),
+    }
+    .with_context(|| format!("the Secret {SYSTEM_NAMESPACE}/{secret} cannot be deleted"))
+}
+
+/// A condition of a cluster.
+pub(crate) fn condition<'a>(cluster: &'a ManagedCluster, kind: &str) -> Option<&'a Condition> {
+    cluster.status.as_ref()?.conditions.iter().find(|one| one.type_ == kind)
+}
+
+/// An error with its causes, each said once: the client's messages repeat those of their sources.
+fn chain(error: &dyn std::error::Error) -> anyhow::Error {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    anyhow!(text)
+}

@@ -1,0 +1,258 @@
+//! `umbra join`: any cluster of the user's kubeconfig becomes a child of the hub.
+//!
+//! Everything that can be checked is checked before anything is written, and what was written is taken back where a later
+//! step fails or the user interrupts.
+
+pub(crate) mod child;
+pub(crate) mod hub;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use kube::Client;
+use umbra_api::cluster::{ManagedCluster, condition};
+use umbra_apimachinery::names::is_dns1123_label;
+use umbra_child::kubeconfig::{Kubeconfig, default_paths};
+
+use crate::progress::Progress;
+use crate::registration::{Registration, register, wait_until_ready};
+use child::{Bound, ChildCluster};
+
+/// What `umbra join` takes.
+#[derive(Args)]
+pub(crate) struct JoinArguments {
+    /// What to call the cluster on the hub: the part after @ in names, and the value of the label umbra.dev/cluster.
+    #[arg(value_name = "NAME", value_parser = cluster_name)]
+    name: String,
+    /// The context of the kubeconfig that reaches the cluster.
+    #[arg(long, value_name = "CONTEXT")]
+    context: String,
+    /// The kubeconfig that has the context [default: $KUBECONFIG or ~/.kube/config].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig of the hub, as `umbra up` writes it [default: ~/.umbra/kubeconfig].
+    #[arg(long, env = "UMBRA_HUB_KUBECONFIG", value_name = "FILE")]
+    hub_kubeconfig: Option<PathBuf>,
+    /// A label of the ManagedCluster, by which views, fleets and placements select it; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Do not make the hub's administrators administrators of the cluster (ClusterRoleBinding umbra:admins).
+    #[arg(long)]
+    no_admin_binding: bool,
+    /// How long the hub may take to reach and copy the cluster.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
+    timeout: Duration,
+}
+
+/// Joins the cluster.
+///
+/// # Errors
+/// What keeps the cluster from being joined, and what to do.
+pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
+    let mut progress = Progress::new();
+    let flat = load(&arguments)?;
+    progress.step("looking for the hub");
+    let (hub, hub_path) = hub::connect(arguments.hub_kubeconfig.as_deref()).await?;
+
+    progress.step(format!("looking at cluster {:?}", arguments.context));
+    let child = ChildCluster::reach(&arguments.name, &arguments.context, &flat).await?;
+    check_clashes(&hub, &arguments.name, &child.uid).await?;
+    let warnings = [child::doubts(&flat)?, child.missing_permissions().await?].concat();
+    for warning in &warnings {
+        progress.note(&format!("warning: {warning}"));
+    }
+
+    let mut made = Made::default();
+    let joined = tokio::select! {
+        joined = join(&arguments, &hub, &child, flat, &mut progress, &mut made) => joined,
+        signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| anyhow!("interrupted"))),
+    };
+    let result = match joined {
+        Ok(cluster) => {
+            progress.finish();
+            announce(&arguments.name, &cluster, &hub_path)
+        }
+        Err(error) => {
+            progress.step("taking back what was written");
+            made.undo(&arguments.name, &hub, &child).await;
+            drop(progress);
+            Err(error)
+        }
+    };
+    child.close().await;
+    result
+}
+
+/// What was written so far.
+#[derive(Default)]
+struct Made {
+    binding: bool,
+    registered: bool,
+}
+
+impl Made {
+    /// Takes it back, as far as it can be. What cannot be is said.
+    async fn undo(&self, name: &str, hub: &Client, child: &ChildCluster) {
+        if self.registered
+            && let Err(error) = hub::unregister(hub, name, |_| {}).await
+        {
+            eprintln!("warning: {error:#}; run `umbra leave {name}`");
+        }
+        if self.binding
+            && let Err(error) = child.unbind_administrators().await
+        {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}
+
+/// The context, with the content of all files in it.
+fn load(arguments: &JoinArguments) -> Result<Kubeconfig> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let paths = match &arguments.kubeconfig {
+        Some(path) => vec![path.clone()],
+        None => default_paths(std::env::var_os("KUBECONFIG").as_deref(), home.as_deref()),
+    };
+    let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let config = match &arguments.kubeconfig {
+        Some(path) => Kubeconfig::load(path),
+        None => Kubeconfig::load_all(&paths),
+    };
+    let config = config.context("the kubeconfig cannot be read; name another one with --kubeconfig")?;
+    config
+        .flatten(Some(&arguments.context))
+        .with_context(|| format!("{shown} cannot be used to reach the cluster"))
+}
+
+/// Refuses a name that is taken, and a cluster that is joined already.
+async fn check_clashes(hub: &Client, name: &str, uid: &str) -> Result<()> {
+    for cluster in hub::clusters(hub).await? {
+        let other = cluster.metadata.name.as_deref().unwrap_or_default();
+        let same = cluster.status.as_ref().is_some_and(|status| status.uid == uid);
+        let server = &cluster.spec.connection.server;
+        match (other == name, same) {
+            (true, true) => bail!(
+                "this cluster is already joined as {name}; to join it anew run `umbra leave {name}` first"
+            ),
+            (true, false) => bail!(
+                "the name {name} is taken by the cluster at {server}; choose another name, or take that cluster out with \
+                 `umbra leave {name}`"
+            ),
+            (false, true) => bail!(
+                "this cluster is already joined, as {other}; every object would be shown twice. To rename it run `umbra leave \
+                 {other}` first"
+            ),
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn join(
+    arguments: &JoinArguments,
+    hub: &Client,
+    child: &ChildCluster,
+    kubeconfig: Kubeconfig,
+    progress: &mut Progress,
+    made: &mut Made,
+) -> Result<ManagedCluster> {
+    let name = &arguments.name;
+    if !arguments.no_admin_binding {
+        progress.step("making the hub's administrators administrators of the cluster");
+        match child.bind_administrators().await? {
+            Bound::Created => made.binding = true,
+            Bound::Present => {}
+            Bound::Foreign => progress.note(
+                "warning: the cluster has a ClusterRoleBinding umbra:admins that Umbra did not make; it stays as it is",
+            ),
+        }
+    }
+    progress.step(format!("registering {name} on the hub"));
+    let labels: BTreeMap<String, String> = arguments.labels.iter().cloned().collect();
+    let registration = Registration { name: name.clone(), kubeconfig, labels };
+    // Also a registration that is half done has to be taken back.
+    made.registered = true;
+    register(hub, &registration).await?;
+    progress.step(format!("copying {name}"));
+    let waited = wait_until_ready(hub, name, arguments.timeout, |text| progress.detail(text)).await;
+    match waited {
+        Ok(cluster) => Ok(cluster),
+        Err(error) => still_copying(hub, name).await.ok_or(error),
+    }
+}
+
+/// The cluster, where the hub reaches it and is only not done with copying it, which it goes on with.
+async fn still_copying(hub: &Client, name: &str) -> Option<ManagedCluster> {
+    let clusters: kube::Api<ManagedCluster> = kube::Api::all(hub.clone());
+    let cluster = clusters.get(name).await.ok()?;
+    hub::condition(&cluster, condition::REACHABLE).is_some_and(|one| one.status == "True").then_some(cluster)
+}
+
+fn announce(name: &str, cluster: &ManagedCluster, hub_kubeconfig: &std::path::Path) -> Result<()> {
+    let status = cluster.status.clone().unwrap_or_default();
+    let copies: i64 = status.resources.iter().map(|one| one.copies).sum();
+    let nodes = status.nodes.map_or(String::new(), |nodes| format!(", {nodes} node{}", if nodes == 1 { "" } else { "s" }));
+    let version = &status.version;
+    let mut out = std::io::stdout().lock();
+    match hub::condition(cluster, condition::SYNCED) {
+        Some(synced) if synced.status != "True" => {
+            writeln!(out, "{name} has joined (Kubernetes {version}{nodes}); it is still being copied: {}", synced.message)?;
+        }
+        _ => writeln!(
+            out,
+            "{name} has joined: Kubernetes {version}{nodes}, {copies} objects of {} resources are copied",
+            status.resources.len()
+        )?,
+    }
+    let kubectl = format!("kubectl --kubeconfig {}", hub_kubeconfig.display());
+    writeln!(out, "try:")?;
+    writeln!(out, "  {kubectl} --context umbra-view get pods -A -l umbra.dev/cluster={name}")?;
+    writeln!(out, "  {kubectl} --context umbra get managedcluster {name}")?;
+    Ok(())
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    if is_dns1123_label(text) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has at most 63 characters of a-z, 0-9 and '-', and begins and ends with one of a-z and 0-9".to_owned())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Seconds, or a number with `s` or `m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a duration is a number of seconds, or a number with s or m: 90s, 5m".to_owned();
+    let (number, unit) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        let seconds = |text| duration(text).map(|duration| duration.as_secs());
+        assert_eq!([seconds("60s"), seconds("5m"), seconds("7")], [Ok(60), Ok(300), Ok(7)]);
+        assert!(seconds("1h").is_err() && seconds("s").is_err() && seconds("-1s").is_err());
+    }
+
+    #[test]
+    fn names_and_labels_are_checked() {
+        assert!(cluster_name("east-1").is_ok() && cluster_name("East").is_err() && cluster_name("a.b").is_err());
+        assert_eq!(label("region=eu=1"), Ok(("region".to_owned(), "eu=1".to_owned())));
+        assert!(label("region").is_err());
+    }
+}
