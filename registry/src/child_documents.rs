@@ -68,8 +68,8 @@ struct IndexBody {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct IndexEntry {
+    #[serde(rename = "serverRelativeURL")]
     server_relative_url: String,
 }
 
@@ -188,10 +188,15 @@ mod tests {
 
     #[test]
     fn the_index_names_group_versions() {
-        let entry = |url: &str| IndexEntry { server_relative_url: url.to_owned() };
-        let (version, found) = location("apis/apps/v1", entry("/openapi/v3/apis/apps/v1?hash=AB")).unwrap();
-        assert_eq!((version, found.hash.as_str()), (GroupVersion::new("apps", "v1"), "AB"));
-        assert_eq!(location("api/v1", entry("/x")).unwrap().0, GroupVersion::new("", "v1"));
-        assert!(location("version", entry("/x")).is_none() && location("apis/apps", entry("/x")).is_none());
+        let body = r#"{"paths":{
+            "apis/apps/v1":{"serverRelativeURL":"/openapi/v3/apis/apps/v1?hash=AB"},
+            "api/v1":{"serverRelativeURL":"/openapi/v3/api/v1"},
+            "version":{"serverRelativeURL":"/openapi/v3/version"},
+            "apis/apps":{"serverRelativeURL":"/openapi/v3/apis/apps"}}}"#;
+        let body: IndexBody = serde_json::from_str(body).unwrap();
+        let index: DocumentIndex = body.paths.into_iter().filter_map(|(name, entry)| location(&name, entry)).collect();
+        assert_eq!(index.len(), 2);
+        assert_eq!(index[&GroupVersion::new("apps", "v1")].hash, "AB");
+        assert_eq!(index[&GroupVersion::new("", "v1")].path, "/openapi/v3/api/v1");
     }
 }

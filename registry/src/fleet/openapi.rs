@@ -41,7 +41,10 @@ impl OpenApi for FleetOpenApi {
             for cluster in clusters {
                 if !indices.contains_key(cluster.as_str()) {
                     // A cluster that does not answer leaves its documents out; another one may have them.
-                    let index = self.documents.index(cluster).await.unwrap_or_default();
+                    let index = self.documents.index(cluster).await.unwrap_or_else(|error| {
+                        tracing::warn!(cluster, error = %error.message, "the cluster's OpenAPI documents are left out");
+                        Vec::new()
+                    });
                     indices.insert(cluster, index.into_iter().collect());
                 }
                 if let Some(hash) = indices[cluster.as_str()].get(version) {
