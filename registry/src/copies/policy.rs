@@ -19,6 +19,9 @@ pub const RBAC_COPIES: &str = "/umbra/copies/rbac.authorization.k8s.io/";
 pub struct ChildPolicies {
     /// By name of the cluster.
     pub clusters: BTreeMap<String, Arc<RbacIndex>>,
+    /// The revision at which an object of a cluster's policy was last made or changed, so that something new may have been
+    /// granted. Removing one grants nothing.
+    pub changed: BTreeMap<String, Revision>,
 }
 
 impl MirrorState for ChildPolicies {
@@ -30,6 +33,8 @@ impl MirrorState for ChildPolicies {
             object["metadata"]["name"] = key.name.into();
             RbacObject::from_json(kind, &serde_json::to_vec(&object).ok()?).ok()
         });
+        let changed = self.changed.entry(key.cluster.to_owned()).or_default();
+        *changed = revision.max(*changed);
         let index = Arc::make_mut(self.clusters.entry(key.cluster.to_owned()).or_default());
         match object {
             Some(object) => index.upsert(object),

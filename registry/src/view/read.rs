@@ -95,6 +95,7 @@ impl ViewResource {
         // Before anything is judged, so that no change is missed.
         let changes = self.services.changes();
         let sight = Arc::new(self.collection_sight(context, "watch", namespace, &selection)?);
+        self.refuse_outdated(options, &sight)?;
         self.warn_of_what_is_missing(context, &selection, &sight);
         let resource = self.group_resource();
         let judge = Judge {
@@ -172,6 +173,25 @@ impl ViewResource {
             Ok(sight)
         } else {
             Err(self.forbidden(context, verb, "", namespace.unwrap_or_default(), ""))
+        }
+    }
+
+    /// 410 for a watch that goes on from before the RBAC of a cluster it shows was changed: what may be seen since then
+    /// would never come, because it has not changed itself.
+    fn refuse_outdated(&self, options: &ListOptions, sight: &Sight) -> Result<(), Status> {
+        let Some(revision) = options.resource_version.filter(|revision| *revision > 0) else {
+            return Ok(());
+        };
+        if options.send_initial_events == Some(true) {
+            return Ok(());
+        }
+        let policies = self.services.policies.state();
+        let changed = sight.0.keys().filter_map(|cluster| policies.changed.get(cluster)).max();
+        match changed {
+            Some(changed) if changed.0 > revision => Err(Status::expired(format!(
+                "too old resource version: {revision} ({changed}): what you may see of the clusters may have changed since"
+            ))),
+            _ => Ok(()),
         }
     }
 

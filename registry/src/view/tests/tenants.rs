@@ -169,6 +169,28 @@ async fn a_watch_ends_when_what_may_be_seen_changes() {
 }
 
 #[tokio::test]
+async fn a_watch_does_not_go_on_from_before_a_grant() {
+    let fixture = with_tenant().await;
+    let pods = fixture.resource("pods");
+    let before = pods.list(&reader("tina"), None, &ListOptions::default()).await.unwrap();
+    let resume = ListOptions {
+        resource_version: Some(before.metadata.resource_version.parse().unwrap()),
+        ..ListOptions::default()
+    };
+    assert!(pods.watch(&reader("tina"), None, &resume).await.is_ok());
+    grant(&fixture.store, "west", "otto", "shop", &["pods"], &["watch"], &[]).await;
+    settled(&fixture).await;
+    assert!(
+        pods.watch(&reader("tina"), None, &resume).await.is_ok(),
+        "west is not hers"
+    );
+    grant(&fixture.store, "east", "tina", "bank", &["pods"], &["watch"], &[]).await;
+    settled(&fixture).await;
+    let refused = pods.watch(&reader("tina"), None, &resume).await.err().unwrap();
+    assert_eq!(refused.code, 410);
+}
+
+#[tokio::test]
 async fn a_watch_ends_when_a_cluster_joins_that_it_would_show() {
     let fixture = with_tenant().await;
     let pods = fixture.resource("pods");

@@ -150,11 +150,16 @@ async fn the_answer_to_a_delete_waits_for_the_end() {
     let pods = fixture.resource("pods");
     let context = reader("ann");
     // A bare name that one cluster has.
-    let delete = pods.write(&context, write(WriteVerb::Delete, "db", "", &Value::Null));
-    let (deleted, ()) = tokio::join!(delete, async {
-        west.has_been_asked(1).await;
-        fixture.remove_copy("pods", "west", "shop", "db").await;
-    });
+    let mut delete = pods.write(&context, write(WriteVerb::Delete, "db", "", &Value::Null));
+    // The copy is there, so there is no answer, however long one waits (short of giving up).
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), &mut delete)
+            .await
+            .is_err()
+    );
+    west.has_been_asked(1).await;
+    fixture.remove_copy("pods", "west", "shop", "db").await;
+    let deleted = delete.await;
     let WriteOutcome::Status(status) = deleted.unwrap() else {
         panic!("no status")
     };
