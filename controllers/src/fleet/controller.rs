@@ -27,7 +27,7 @@ use umbra_storage::cache::{EventKind, WatchFrom};
 use umbra_storage::{CacheEvent, Snapshot};
 
 use super::child::Access;
-use super::dispatch::Seen;
+use super::dispatch::{Seen, applied_condition};
 use super::queue::{Outcome, Queue};
 use super::schedule::FleetCluster;
 use super::state::{FleetState, PlacementKey, RenderingKey, fleet_clusters, places, template_of};
@@ -354,7 +354,9 @@ impl Inner {
                 self.tasks.add(Task::Plan(TemplateKey::namespace(namespace)));
             }
         }
-        if template.is_namespace() && is_applied(rendering) && !before.is_some_and(is_applied) {
+        // Content waits for its namespace, and says why where there is trouble.
+        let applied = |one: &Rendering| (is_applied(one), applied_condition(one).cloned());
+        if template.is_namespace() && before.is_none_or(|before| applied(before) != applied(rendering)) {
             self.wake_content(&template.name, cluster);
         }
         self.tasks.add_after(Task::Template(template), COALESCE);

@@ -5,6 +5,7 @@
 //! object again; names are never enough. Every apply names the UID that it is meant for, so an object that somebody has
 //! deleted and made anew in between is not touched.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 use umbra_api::placement::OnConflict;
 use umbra_api::rendering::{Rendering, RenderingStatus, condition};
@@ -131,7 +132,7 @@ impl Inner {
         // Nothing is said as long as nobody knows better: it is on its way.
         if let Some(why) = applied_condition(&of_namespace).filter(|one| one.status == "False") {
             let message = format!("waits for the namespace {namespace}: {}", why.message);
-            self.report(key, rendering, Problem::new("NamespacePending", message)).await?;
+            self.report(key, rendering, Problem::new(&why.reason, message)).await?;
         }
         Ok(false)
     }
@@ -393,9 +394,8 @@ fn is_namespace_that_comes_along(rendering: &Rendering) -> bool {
     rendering.spec.placement.is_none() && template_of(&rendering.spec.template).is_namespace()
 }
 
-fn applied_condition(
-    rendering: &Rendering,
-) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+/// What a rendering says about whether its cluster has it.
+pub(super) fn applied_condition(rendering: &Rendering) -> Option<&Condition> {
     let status = rendering.status.as_ref()?;
     status.conditions.iter().find(|one| one.type_ == condition::APPLIED)
 }

@@ -10,6 +10,7 @@ use umbra_api::placement::ResourceSelector;
 use umbra_api::rendering::{PlacementReference, Rendering, TemplateReference};
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::metadata::ObjectAccess;
+use umbra_apimachinery::names::CLUSTER_LABEL;
 use umbra_apimachinery::selector::Selector;
 use umbra_registry::directory::{Directory, to_selector};
 use umbra_registry::fleet::names::fleet_prefix;
@@ -280,16 +281,19 @@ fn selects(resources: &ResourceSelector, template: &Value) -> bool {
         && selector.matches(|label| template.label(label))
 }
 
-/// The clusters of a fleet, as scheduling and rendering see them.
+/// The clusters of a fleet, as scheduling and rendering see them. Each has the label `umbra.dev/cluster` with its name, as
+/// its objects have in a view, so that a selector can name clusters.
 #[must_use]
 pub fn fleet_clusters(directory: &Directory, fleet: &str) -> BTreeMap<String, FleetCluster> {
     let describe = |name: String| {
         let cluster = &directory.clusters[&name];
         let metadata = &cluster.metadata;
         let status = cluster.status.clone().unwrap_or_default();
+        let mut labels = metadata.labels.clone().unwrap_or_default();
+        labels.insert(CLUSTER_LABEL.to_owned(), name.clone());
         let info = Cluster {
             name: name.clone(),
-            labels: metadata.labels.clone().unwrap_or_default(),
+            labels,
             annotations: metadata.annotations.clone().unwrap_or_default(),
             properties: status.properties,
         };

@@ -13,7 +13,7 @@ use umbra_apimachinery::request::RequestInfo;
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::{MASTERS, UserInfo};
 use umbra_registry::fleet::FleetApi;
-use umbra_registry::request::{GetOptions, ListOptions, PatchType, RequestContext, Warnings, WriteOptions};
+use umbra_registry::request::{GetOptions, ListOptions, RequestContext, Warnings, WriteOptions};
 use umbra_registry::resource::{Resource, WriteRequest, WriteVerb};
 
 /// How long a write may take.
@@ -108,8 +108,9 @@ impl Writer {
     }
 
     /// A merge patch of an object.
+    #[cfg(test)]
     pub(super) async fn patch(&self, place: Place<'_>, patch: &Value) -> Result<(), Status> {
-        self.write(place, WriteVerb::Patch(PatchType::Merge), "", patch).await
+        self.write(place, WriteVerb::Patch(umbra_registry::request::PatchType::Merge), "", patch).await
     }
 
     /// Deletes the object of that UID. One that is gone, or another by now, is no error.
