@@ -1,4 +1,4 @@
-//! Reading request bodies: size, media types, YAML.
+//! Reading request bodies: size, media types, YAML, protobuf.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -6,6 +6,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use umbra_apimachinery::status::{Reason, Status};
+use umbra_protobuf::ProtobufError;
 use umbra_registry::resource::Body;
 
 /// How large a body may be (`MaxRequestBodyBytes` of kube-apiserver's defaults), in bytes.
@@ -56,15 +57,19 @@ pub(crate) fn media_type(headers: &HeaderMap) -> String {
     }
 }
 
-/// An object as JSON, whichever of the two it came in.
+/// What objects may come in, for messages.
+const OBJECT_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// An object as JSON, whichever of the three it came in.
 ///
 /// # Errors
-/// 415 for other media types, 400 for YAML that cannot be read.
+/// 415 for other media types and for kinds that have no protobuf form, 400 for YAML or protobuf that cannot be read.
 pub(crate) fn object_to_json(media_type: &str, body: Bytes) -> Result<Bytes, Status> {
     match media_type {
         "application/json" => Ok(body),
         "application/yaml" => yaml_to_json(&body),
-        _ => Err(unsupported(media_type, "application/json, application/yaml")),
+        umbra_protobuf::MEDIA_TYPE => protobuf_to_json(&body),
+        _ => Err(unsupported(media_type, OBJECT_TYPES)),
     }
 }
 
@@ -81,6 +86,18 @@ pub(crate) fn unsupported(media_type: &str, accepted: &str) -> Status {
         ));
     }
     Status::failure(Reason::UnsupportedMediaType, message)
+}
+
+fn protobuf_to_json(body: &[u8]) -> Result<Bytes, Status> {
+    let json = umbra_protobuf::to_json(body).map_err(|error| match error {
+        ProtobufError::UnknownKind { .. } => Status::failure(
+            Reason::UnsupportedMediaType,
+            format!("the body of the request was in an unknown format: {error}"),
+        ),
+        ProtobufError::TooLarge => Status::failure(Reason::RequestEntityTooLarge, error.to_string()),
+        error => Status::bad_request(format!("the object provided is unrecognized: {error}")),
+    })?;
+    Ok(Bytes::from(json))
 }
 
 fn yaml_to_json(body: &[u8]) -> Result<Bytes, Status> {

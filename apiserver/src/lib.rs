@@ -14,7 +14,8 @@
 //! objects' own bytes.
 //!
 //! Deliberate deviations from kube-apiserver:
-//! - Answers are JSON only: protobuf and CBOR get 406 or 415, YAML is read but not written.
+//! - Answers are JSON only: clients that take nothing else get 406. Objects of built-in kinds are read as protobuf
+//!   (made JSON on arrival by [`umbra_protobuf`]) and all objects as YAML; neither is written, and CBOR gets 415.
 //! - Watches over WebSocket are not served; neither are the deprecated `/watch/` paths and watches of a single name.
 //! - Pretty printing stops at 4 MiB, so that curl on a large list stays cheap.
 //! - `/healthz`, `/livez`, `/readyz` and `/version` need no identity; everything else does.

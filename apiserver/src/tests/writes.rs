@@ -45,14 +45,63 @@ async fn creates_take_json_and_yaml() {
     assert_eq!(hub.written.lock().take().unwrap().content_type, "application/json");
     let broken = send(&server, request("POST", PODS, &yaml, "a: [")).await;
     assert_eq!(broken.code, 400);
-    let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
-    let answer = send(&server, request("POST", PODS, &protobuf, "k8s")).await;
+    let cbor = [("content-type", "application/cbor")];
+    let answer = send(&server, request("POST", PODS, &cbor, "x")).await;
     assert_eq!(answer.code, 415);
     let message = answer.json()["message"].as_str().unwrap().to_owned();
     assert!(
         message.contains("set the client's content type to application/json"),
         "{message}"
     );
+}
+
+/// A `runtime.Unknown` behind its prefix; every length in it is below 128.
+fn protobuf(api_version: &str, kind: &str, raw: &str) -> String {
+    let field = |tag: char, content: &str| format!("{tag}{}{content}", char::from(content.len() as u8));
+    let type_meta = field('\x0a', api_version) + &field('\x12', kind);
+    format!("k8s\0{}{}", field('\x0a', &type_meta), field('\x12', raw))
+}
+
+#[tokio::test]
+async fn built_in_kinds_may_come_as_protobuf() {
+    let hub = FakeHub::new(0, 0);
+    let server = hub.server();
+    let headers = [
+        ("content-type", "application/vnd.kubernetes.protobuf"),
+        ("accept", "application/vnd.kubernetes.protobuf,application/json"),
+    ];
+    let post = |path: &str, body: String| send(&server, request("POST", path, &headers, &body));
+
+    // metadata (1) with the name (1) a.
+    let answer = post(PODS, protobuf("v1", "Pod", "\x0a\x03\x0a\x01a")).await;
+    assert_eq!(answer.code, 201);
+    let written = hub.written.lock().take().unwrap();
+    assert_eq!(written.content_type, "application/json");
+    let pod: Value = serde_json::from_slice(&written.body).unwrap();
+    assert_eq!((&pod["kind"], &pod["metadata"]["name"]), (&json!("Pod"), &json!("a")));
+
+    let review = protobuf("authentication.k8s.io/v1", "SelfSubjectReview", "");
+    let answer = post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review).await;
+    assert_eq!(answer.code, 201);
+
+    // dryRun (5) All.
+    let options = protobuf("v1", "DeleteOptions", "\x2a\x03All");
+    let answer = send(&server, request("DELETE", &format!("{PODS}/a"), &headers, &options)).await;
+    assert_eq!(answer.code, 200);
+    assert!(hub.written.lock().take().unwrap().options.dry_run);
+
+    let toy = post(PODS, protobuf("example.com/v1", "Toy", "")).await;
+    assert_eq!(
+        (toy.code.as_u16(), &toy.json()["reason"]),
+        (415, &json!("UnsupportedMediaType"))
+    );
+    let message = toy.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("no kind Toy of example.com/v1"), "{message}");
+    assert_eq!(post(PODS, "k8s".to_owned()).await.code, 400);
+    let patch = send(&server, request("PATCH", &format!("{PODS}/a"), &headers, "k8s")).await;
+    assert_eq!(patch.code, 415);
+    let only = [headers[0], ("accept", "application/vnd.kubernetes.protobuf")];
+    assert_eq!(send(&server, request("POST", PODS, &only, "k8s")).await.code, 406);
 }
 
 #[tokio::test]
