@@ -52,8 +52,10 @@ pub fn programs() -> Option<&'static Programs> {
                 "no end-to-end test may be skipped here: {reason}"
             );
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            // Not `eprintln!`, which the test harness keeps to itself as long as the test passes.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+            // Not `eprintln!`, which the test harness keeps to itself as long as the test passes; a line of its own, in one
+            // piece, among what the harness says of other tests.
+            let line = format!("\nSKIPPED {test}: {reason}\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
             None
         }
     }

@@ -24,6 +24,14 @@ spec:
       - {name: main, image: busybox, command: [sh, -c, "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.2; done"]}
 "#;
 
+/// A pod whose process copies its input to its output.
+const ECHO: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: {name: echo}
+spec: {containers: [{name: main, image: busybox, stdin: true}]}
+";
+
 #[test]
 fn the_whole_repertoire_works_through_the_hub() {
     let Some(world) = World::shared() else { return };
@@ -106,7 +114,7 @@ fn connect(kubectl: &Kubectl) {
 
     // A container without a command idles and copies its input to its output.
     let echo = kubectl.with("--quiet");
-    kubectl.ok("run echo --image=busybox --stdin --labels=app=echo");
+    kubectl.apply(ECHO);
     kubectl.ok("wait pod/echo --for=condition=Ready --timeout=90s");
     let protocols = [("WebSocket", "true"), ("SPDY", "false")];
     for (protocol, websockets) in protocols {
