@@ -79,6 +79,7 @@ impl Api for ViewApi {
             shape: Arc::clone(&self.shape),
             served: Arc::clone(served),
             printed: Mutex::default(),
+            layout: Mutex::default(),
         }))
     }
 

@@ -13,7 +13,7 @@ use umbra_apimachinery::table::ColumnDefinition;
 
 use super::services::ViewServices;
 use super::shape::{Served, Shape};
-use super::table::{self, Columns};
+use super::table::{Columns, Layout};
 use crate::request::{GetOptions, ListOptions, RequestContext};
 use crate::resource::{Body, EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest};
 
@@ -26,6 +26,8 @@ pub(super) struct ViewResource {
     pub(super) served: Arc<Served>,
     /// The columns of what has been read live.
     pub(super) printed: Mutex<Columns>,
+    /// How the rows of the answer are laid out, once that has been asked for.
+    pub(super) layout: Mutex<Option<Arc<Layout>>>,
 }
 
 impl ViewResource {
@@ -108,10 +110,17 @@ impl Resource for ViewResource {
     }
 
     fn columns(&self, _objects: &[Object]) -> Vec<ColumnDefinition> {
-        table::columns(&self.all_columns())
+        let layout = Arc::new(Layout::new(&self.all_columns()));
+        *self.layout.lock() = Some(Arc::clone(&layout));
+        layout.columns.clone()
     }
 
     fn cells(&self, object: &Object, columns: &[ColumnDefinition], now: Timestamp) -> Vec<Value> {
-        table::cells(object, columns, &self.all_columns(), now)
+        let layout = {
+            let mut layout = self.layout.lock();
+            Arc::clone(layout.get_or_insert_with(|| Arc::new(Layout::new(&self.all_columns()))))
+        };
+        debug_assert_eq!(layout.columns.len(), columns.len());
+        layout.cells(object, now)
     }
 }

@@ -17,51 +17,61 @@ const AGE: &str = "Age";
 /// The columns of each cluster.
 pub(super) type Columns = BTreeMap<String, Arc<[ColumnDefinition]>>;
 
-/// The cluster, and the union of all clusters' columns in their order. It does not depend on the objects: a watch is told
-/// the columns once and objects of other clusters follow.
-pub(super) fn columns(of_clusters: &Columns) -> Vec<ColumnDefinition> {
-    let mut all = vec![ColumnDefinition::string("Cluster", "The cluster the object is in.")];
-    for column in of_clusters.values().flat_map(|columns| columns.iter()) {
-        if !all[1..].iter().any(|known| known.name == column.name) {
-            all.push(column.clone());
-        }
-    }
-    if all.len() == 1 {
-        all.extend([ColumnDefinition::name(), ColumnDefinition::age()]);
-    }
-    all
+/// The columns of a Table, and where each cluster's own cells go.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) columns: Vec<ColumnDefinition>,
+    /// For each column after the first, which of the cluster's own it is.
+    places: BTreeMap<String, Vec<Option<usize>>>,
 }
 
-/// The row of an object under those columns.
-pub(super) fn cells(
-    object: &Object,
-    columns: &[ColumnDefinition],
-    of_clusters: &Columns,
-    now: Timestamp,
-) -> Vec<Value> {
-    let printed = object.row.as_deref().filter(|row| !row.cells.is_empty());
-    match printed {
-        Some(row) => printed_cells(row, columns, of_clusters, now),
-        None => own_cells(object, columns, now),
-    }
-}
-
-fn printed_cells(row: &Row, columns: &[ColumnDefinition], of_clusters: &Columns, now: Timestamp) -> Vec<Value> {
-    let own: &[ColumnDefinition] = of_clusters.get(&*row.cluster).map_or(&[], |columns| columns);
-    let others = columns.iter().skip(1).map(|column| {
-        let cell = own
-            .iter()
-            .position(|one| one.name == column.name)
-            .and_then(|at| row.cells.get(at))
-            .cloned()
-            .unwrap_or_default();
-        if column.name == AGE && !cell.is_null() {
-            age_cell(&row.created, now).unwrap_or(cell)
-        } else {
-            cell
+impl Layout {
+    /// The cluster, and the union of all clusters' columns in their order. It does not depend on the objects: a watch is
+    /// told the columns once and objects of other clusters follow.
+    pub(super) fn new(of_clusters: &Columns) -> Self {
+        let mut columns = vec![ColumnDefinition::string("Cluster", "The cluster the object is in.")];
+        for column in of_clusters.values().flat_map(|columns| columns.iter()) {
+            if !columns[1..].iter().any(|known| known.name == column.name) {
+                columns.push(column.clone());
+            }
         }
-    });
-    std::iter::once(Value::from(&*row.cluster)).chain(others).collect()
+        if columns.len() == 1 {
+            columns.extend([ColumnDefinition::name(), ColumnDefinition::age()]);
+        }
+        let places = of_clusters.iter().map(|(cluster, own)| {
+            let place = |column: &ColumnDefinition| own.iter().position(|one| one.name == column.name);
+            (cluster.clone(), columns[1..].iter().map(place).collect())
+        });
+        Self {
+            places: places.collect(),
+            columns,
+        }
+    }
+
+    /// The row of an object.
+    pub(super) fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let printed = object.row.as_deref().filter(|row| !row.cells.is_empty());
+        let placed = printed.and_then(|row| Some((row, self.places.get(&*row.cluster)?)));
+        match placed {
+            Some((row, places)) => self.printed_cells(row, places, now),
+            None => own_cells(object, &self.columns, now),
+        }
+    }
+
+    fn printed_cells(&self, row: &Row, places: &[Option<usize>], now: Timestamp) -> Vec<Value> {
+        let others = self.columns[1..].iter().zip(places).map(|(column, place)| {
+            let cell = place
+                .and_then(|place| row.cells.get(place))
+                .cloned()
+                .unwrap_or_default();
+            if column.name == AGE && !cell.is_null() {
+                age_cell(&row.created, now).unwrap_or(cell)
+            } else {
+                cell
+            }
+        });
+        std::iter::once(Value::from(&*row.cluster)).chain(others).collect()
+    }
 }
 
 /// What can be said of an object that nobody has printed.
@@ -110,11 +120,11 @@ mod tests {
         let east: Arc<[ColumnDefinition]> = [ColumnDefinition::name(), column("Ready"), column("Age")].into();
         let west: Arc<[ColumnDefinition]> = [ColumnDefinition::name(), column("Phase"), column("Ready")].into();
         let of_clusters: Columns = [("east".to_owned(), east), ("west".to_owned(), west)].into();
-        let columns = columns(&of_clusters);
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let layout = Layout::new(&of_clusters);
+        let names: Vec<&str> = layout.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["Cluster", "Name", "Ready", "Age", "Phase"]);
         let now = age::parse("2026-01-01T00:01:00Z").unwrap();
-        let row = |object: &Object| cells(object, &columns, &of_clusters, now);
+        let row = |object: &Object| layout.cells(object, now);
         let east = object("east", vec![json!("web@east"), json!("1/1"), json!("3s")]);
         assert_eq!(
             row(&east),
@@ -140,7 +150,11 @@ mod tests {
 
     #[test]
     fn without_columns_name_and_age_are_shown() {
-        let names: Vec<String> = columns(&Columns::new()).into_iter().map(|column| column.name).collect();
+        let names: Vec<String> = Layout::new(&Columns::new())
+            .columns
+            .into_iter()
+            .map(|column| column.name)
+            .collect();
         assert_eq!(names, ["Cluster", "Name", "Age"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Who sees what.
 
 use super::*;
-use crate::scripted_child::{ScriptedChild, json as answer};
+use crate::scripted_child::{Asked, ScriptedChild, json as answer};
 
 /// tina has a Role in the shop of east.
 async fn with_tenant() -> Fixture {
@@ -284,4 +284,49 @@ async fn what_is_asked_live_is_asked_as_the_caller() {
         405
     );
     assert!(!secrets.descriptor().serves("watch"));
+}
+
+#[tokio::test]
+async fn events_of_an_object_are_asked_of_its_cluster() {
+    let fixture = with_tenant().await;
+    let empty = |_: &Asked| {
+        answer(
+            200,
+            &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "rows": []}),
+        )
+    };
+    let east = ScriptedChild::start(&fixture.children, "east", empty).await;
+    let west = ScriptedChild::start(&fixture.children, "west", empty).await;
+    let options = with_fields("involvedObject.name=web-1@east,involvedObject.namespace=shop");
+    let secrets = fixture.resource("secrets");
+    secrets.list(&reader("ann"), Some("shop"), &options).await.unwrap();
+    let asked = &east.asked()[0];
+    let fields = "fieldSelector=involvedObject.name%3Dweb-1%2CinvolvedObject.namespace%3Dshop";
+    assert!(asked.path.ends_with(fields), "{}", asked.path);
+    assert!(west.asked().is_empty());
+}
+
+#[tokio::test]
+async fn documents_come_from_a_cluster_that_has_them() {
+    let fixture = with_tenant().await;
+    let _east = ScriptedChild::start(&fixture.children, "east", |_| answer(200, &json!({"paths": {}}))).await;
+    let west = ScriptedChild::start(&fixture.children, "west", |asked| match asked.path.as_str() {
+        "/openapi/v3" => answer(
+            200,
+            &json!({"paths": {
+            "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=AB"}}}),
+        ),
+        _ => answer(
+            200,
+            &json!({"openapi": "3.0.0", "info": {"title": "west", "version": "1"}, "paths": {}}),
+        ),
+    })
+    .await;
+    let documents = fixture.api().openapi();
+    let apps = umbra_apimachinery::gvk::GroupVersion::new("apps", "v1");
+    assert_eq!(documents.index().await.unwrap(), [(apps.clone(), "AB".to_owned())]);
+    let document: Value = serde_json::from_slice(&documents.v3(&apps).await.unwrap()).unwrap();
+    assert_eq!(document["info"]["title"], "west");
+    assert_eq!(west.asked().last().unwrap().path, "/openapi/v3/apis/apps/v1?hash=AB");
+    assert_eq!(documents.v2().await.unwrap_err().code, 404);
 }
