@@ -22,7 +22,13 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// What to log to standard error: error, warn, info, debug, trace, or a filter such as `umbra_child=debug,info`.
-    #[arg(long, global = true, env = "UMBRA_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "UMBRA_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
     log: String,
 }
 
@@ -39,7 +45,10 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("nothing has installed a cryptography provider before main");

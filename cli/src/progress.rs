@@ -24,7 +24,10 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, step: String::new() }
+        Self {
+            bar,
+            step: String::new(),
+        }
     }
 
     /// Ends the step before, if any, and begins the next.

@@ -102,7 +102,10 @@ pub(crate) async fn wait_until_ready(
     let clusters: Api<ManagedCluster> = Api::all(hub.clone());
     let deadline = tokio::time::Instant::now() + patience;
     loop {
-        let cluster = clusters.get(name).await.with_context(|| format!("the ManagedCluster {name} cannot be read"))?;
+        let cluster = clusters
+            .get(name)
+            .await
+            .with_context(|| format!("the ManagedCluster {name} cannot be read"))?;
         let status = cluster.status.as_ref();
         let ready = status.and_then(|status| status.conditions.iter().find(|one| one.type_ == condition::READY));
         match ready {

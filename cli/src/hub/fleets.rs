@@ -51,11 +51,17 @@ async fn follow(parts: &FleetsParts) {
             kept
         });
         let mut failed = false;
-        for name in wanted.fleets.keys().filter(|name| !running.contains_key(*name)).cloned().collect::<Vec<_>>() {
+        for name in wanted
+            .fleets
+            .keys()
+            .filter(|name| !running.contains_key(*name))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             let cancel = parts.cancelled.child_token();
             match start(parts, &name, &cancel).await {
                 Ok(api) => {
-                    publish(parts, &name, Some(api));
+                    publish(parts, &name, Some(&api));
                     running.insert(name, cancel);
                 }
                 Err(status) => {
@@ -99,10 +105,10 @@ async fn start(
     Ok(api)
 }
 
-fn publish(parts: &FleetsParts, name: &str, api: Option<Arc<FleetApi>>) {
+fn publish(parts: &FleetsParts, name: &str, api: Option<&Arc<FleetApi>>) {
     parts.fleets.rcu(|fleets| {
         let mut fleets = BTreeMap::clone(fleets);
-        match &api {
+        match api {
             Some(api) => fleets.insert(name.to_owned(), Arc::clone(api)),
             None => fleets.remove(name),
         };

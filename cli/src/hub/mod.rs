@@ -118,7 +118,9 @@ impl Hub {
             children: children.clone(),
             documents: Arc::clone(&shared.documents),
         });
-        ensure_defaults(&client).await.context("the objects every hub has cannot be created")?;
+        ensure_defaults(&client)
+            .await
+            .context("the objects every hub has cannot be created")?;
         tracker.spawn(clusters.run(cancel.clone()));
         tracker.spawn(fleets::run(fleets::FleetsParts {
             store,
@@ -130,7 +132,16 @@ impl Hub {
         }));
         let shutdown = CancellationToken::new();
         let server = tracker.spawn(server.run(shutdown.clone()));
-        Ok(Self { address, client, server, shutdown, cancel, tracker, children, store: embedded })
+        Ok(Self {
+            address,
+            client,
+            server,
+            shutdown,
+            cancel,
+            tracker,
+            children,
+            store: embedded,
+        })
     }
 
     /// Where it listens.
@@ -141,11 +152,6 @@ impl Hub {
     /// A client of the hub root that may do everything.
     pub(crate) fn client(&self) -> &kube::Client {
         &self.client
-    }
-
-    /// What `stop` waits for.
-    pub(crate) fn tracker(&self) -> &TaskTracker {
-        &self.tracker
     }
 
     /// Ends requests in flight cleanly, then everything behind them, and closes the store.
@@ -171,9 +177,17 @@ fn service_account_tokens(data: &DataDir, hub: &Arc<OnceLock<Arc<StoreApi>>>) ->
         let account = accounts.cache().snapshot().get(&key).cloned()?;
         let account: serde_json::Value = serde_json::from_slice(&account.bytes).ok()?;
         let metadata = &account["metadata"];
-        metadata["deletionTimestamp"].is_null().then(|| metadata["uid"].as_str().map(str::to_owned)).flatten()
+        metadata["deletionTimestamp"]
+            .is_null()
+            .then(|| metadata["uid"].as_str().map(str::to_owned))
+            .flatten()
     };
-    Ok(ServiceAccountTokens::new(ISSUER, vec![ISSUER.to_owned()], data.token_signer()?, Arc::new(uid)))
+    Ok(ServiceAccountTokens::new(
+        ISSUER,
+        vec![ISSUER.to_owned()],
+        data.token_signer()?,
+        Arc::new(uid),
+    ))
 }
 
 /// What roots and controllers look at together.
@@ -240,7 +254,10 @@ fn checks(store: &Arc<dyn Store>, tracker: &TaskTracker, cancel: &CancellationTo
         };
         cancel.run_until_cancelled(ask).await;
     });
-    Checks { live: Vec::new(), ready: vec![Check::new("store", move || receiver.borrow().clone())] }
+    Checks {
+        live: Vec::new(),
+        ready: vec![Check::new("store", move || receiver.borrow().clone())],
+    }
 }
 
 /// The body of `/version`. The Kubernetes version is that of the built-in kinds; clients decide by it what they may use.

@@ -78,8 +78,18 @@ impl ChildCluster {
     /// Where the cluster does not say.
     pub(crate) async fn missing_permissions(&self) -> Result<Vec<String>> {
         let checks = [
-            ("", "users", "impersonate", "requests of the hub's users will be refused"),
-            ("", "groups", "impersonate", "requests of the hub's users will be refused"),
+            (
+                "",
+                "users",
+                "impersonate",
+                "requests of the hub's users will be refused",
+            ),
+            (
+                "",
+                "groups",
+                "impersonate",
+                "requests of the hub's users will be refused",
+            ),
             ("*", "*", "list", "what it may not list is not copied"),
             ("*", "*", "watch", "what it may not watch is not copied"),
             ("*", "*", "create", "fleets can place only what it may create"),
@@ -89,8 +99,12 @@ impl ChildCluster {
         for (group, resource, verb, consequence) in checks {
             let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": {"group": group, "resource": resource, "verb": verb}}});
-            let answer = self.child.request_json(Method::POST, REVIEWS, JSON, review.to_string()).await?;
-            let answer: Value = serde_json::from_slice(&answer).context("the cluster's access review cannot be read")?;
+            let answer = self
+                .child
+                .request_json(Method::POST, REVIEWS, JSON, review.to_string())
+                .await?;
+            let answer: Value =
+                serde_json::from_slice(&answer).context("the cluster's access review cannot be read")?;
             if answer["status"]["allowed"] != true {
                 let what = if resource == "*" { "everything" } else { resource };
                 missing.push(format!("the credential may not {verb} {what}: {consequence}"));
@@ -109,7 +123,11 @@ impl ChildCluster {
             Ok(_) => Ok(Bound::Created),
             Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => {
                 let present = self.binding().await?;
-                Ok(if present.as_ref().is_some_and(is_ours) { Bound::Present } else { Bound::Foreign })
+                Ok(if present.as_ref().is_some_and(is_ours) {
+                    Bound::Present
+                } else {
+                    Bound::Foreign
+                })
             }
             Err(ChildError::Status { message, .. }) => bail!(
                 "the ClusterRoleBinding {ADMINISTRATORS} cannot be created in the cluster: {message}. Use the credential of an \
@@ -148,10 +166,15 @@ impl ChildCluster {
     pub(crate) async fn delete_placed(&self) -> Result<Vec<String>> {
         let mut deleted = Vec::new();
         let discovery = self.discover().await?;
-        for resource in discovery.resources().filter(|one| one.serves("list") && one.serves("delete")) {
+        for resource in discovery
+            .resources()
+            .filter(|one| one.serves("list") && one.serves("delete"))
+        {
             let path = format!("/{}?labelSelector={FLEET_LABEL}", resource.resource.path(None));
             // What cannot be listed cannot have been placed.
-            let Ok(list) = get::<Value>(&self.child, &path).await else { continue };
+            let Ok(list) = get::<Value>(&self.child, &path).await else {
+                continue;
+            };
             for object in list["items"].as_array().into_iter().flatten() {
                 if let Some(name) = self.delete(resource, &object["metadata"]).await? {
                     deleted.push(name);
@@ -171,7 +194,11 @@ impl ChildCluster {
         let path = format!("/{}/{name}", resource.resource.path(namespace));
         let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
             "preconditions": {"uid": metadata["uid"]}});
-        match self.child.request_json(Method::DELETE, &path, JSON, options.to_string()).await {
+        match self
+            .child
+            .request_json(Method::DELETE, &path, JSON, options.to_string())
+            .await
+        {
             Ok(_) => Ok(Some(shown)),
             Err(ChildError::Status { code, .. }) if matches!(code.as_u16(), 404 | 409) => Ok(None),
             Err(error) => Err(anyhow!(error).context(format!("{shown} cannot be deleted"))),
@@ -182,8 +209,13 @@ impl ChildCluster {
     async fn discover(&self) -> Result<Discovery> {
         let mut found = Discovery::new();
         for path in ["/api", "/apis"] {
-            let body = self.child.request_bytes(Request::get(path).header(http::header::ACCEPT, ACCEPT).body(empty())?).await?;
-            match DiscoveryAnswer::parse(&body).with_context(|| format!("the cluster's answer to {path} cannot be read"))? {
+            let body = self
+                .child
+                .request_bytes(Request::get(path).header(http::header::ACCEPT, ACCEPT).body(empty())?)
+                .await?;
+            match DiscoveryAnswer::parse(&body)
+                .with_context(|| format!("the cluster's answer to {path} cannot be read"))?
+            {
                 DiscoveryAnswer::Aggregated(discovery, _) => {
                     for resource in discovery.resources() {
                         found.insert(resource.clone());
@@ -193,7 +225,9 @@ impl ChildCluster {
                     for version in versions {
                         let request = Request::get(format!("/{}", version.path())).body(empty())?;
                         // A group whose server is away holds nothing that could be deleted now.
-                        let Ok(body) = self.child.request_bytes(request).await else { continue };
+                        let Ok(body) = self.child.request_bytes(request).await else {
+                            continue;
+                        };
                         read_resource_list(&body, &mut found)?;
                     }
                 }
@@ -231,7 +265,10 @@ async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &str) -> Resul
     let mut request = Request::get(path).header(http::header::ACCEPT, JSON).body(empty())?;
     request.extensions_mut().insert(RequestDeadline(ANSWER));
     let bytes = child.request_bytes(request).await?;
-    serde_json::from_slice(&bytes).map_err(|source| ChildError::Json { cluster: child.name().clone(), source })
+    serde_json::from_slice(&bytes).map_err(|source| ChildError::Json {
+        cluster: child.name().clone(),
+        source,
+    })
 }
 
 fn is_ours(binding: &Value) -> bool {
@@ -245,10 +282,15 @@ fn explain(error: &ChildError, context: &str, server: &str) -> anyhow::Error {
             "{server} is not trusted: {reason}. Check certificate-authority and the server's address of context {context:?}"
         ),
         ChildError::Connect { reason, .. } => {
-            anyhow!("cannot reach the cluster of context {context:?} at {server}: {reason}. Is it running, and is the address right?")
+            anyhow!(
+                "cannot reach the cluster of context {context:?} at {server}: {reason}. Is it running, and is the address right?"
+            )
         }
         ChildError::Timeout { after, .. } => {
-            anyhow!("the cluster of context {context:?} at {server} does not answer within {} s", after.as_secs())
+            anyhow!(
+                "the cluster of context {context:?} at {server} does not answer within {} s",
+                after.as_secs()
+            )
         }
         ChildError::CredentialsRefused { .. } => anyhow!(
             "{server} does not accept the credential of context {context:?} (401 Unauthorized); it may have expired: check that \
@@ -295,8 +337,16 @@ mod tests {
         };
         let server = "https://c.test";
         let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "cloud-login"}});
-        let found = doubts(&config(json!({"server": server, "insecure-skip-tls-verify": true}), exec)).unwrap();
+        let found = doubts(&config(
+            json!({"server": server, "insecure-skip-tls-verify": true}),
+            exec,
+        ))
+        .unwrap();
         assert!(found.len() == 2 && found[1].contains("cloud-login"), "{found:?}");
-        assert!(doubts(&config(json!({"server": server}), json!({"token": "t"}))).unwrap().is_empty());
+        assert!(
+            doubts(&config(json!({"server": server}), json!({"token": "t"})))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -37,9 +37,12 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBu
     };
     let shown = path.display();
     if !path.exists() {
-        bail!("there is no kubeconfig of a hub at {shown}; start a hub with `umbra up`, or name its kubeconfig with --hub-kubeconfig");
+        bail!(
+            "there is no kubeconfig of a hub at {shown}; start a hub with `umbra up`, or name its kubeconfig with --hub-kubeconfig"
+        );
     }
-    let file = Kubeconfig::read_from(&path).with_context(|| format!("{shown} cannot be read as the kubeconfig of a hub"))?;
+    let file =
+        Kubeconfig::read_from(&path).with_context(|| format!("{shown} cannot be read as the kubeconfig of a hub"))?;
     let own = file.contexts.iter().any(|context| context.name == HUB_CONTEXT);
     let options = KubeConfigOptions {
         context: own.then(|| HUB_CONTEXT.to_owned()),
@@ -52,9 +55,9 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBu
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config).with_context(|| format!("{shown} cannot be used to reach a hub"))?;
     let answered = tokio::time::timeout(ANSWER, clusters(&client)).await;
-    answered.unwrap_or_else(|_| Err(anyhow!("it does not answer"))).with_context(|| {
-        format!("no hub can be used at {server} (from {shown}); is `umbra up` running?")
-    })?;
+    answered
+        .unwrap_or_else(|_| Err(anyhow!("it does not answer")))
+        .with_context(|| format!("no hub can be used at {server} (from {shown}); is `umbra up` running?"))?;
     Ok((client, path))
 }
 

@@ -117,7 +117,11 @@ fn load(arguments: &JoinArguments) -> Result<Kubeconfig> {
         Some(path) => vec![path.clone()],
         None => default_paths(std::env::var_os("KUBECONFIG").as_deref(), home.as_deref()),
     };
-    let shown = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    let shown = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let config = match &arguments.kubeconfig {
         Some(path) => Kubeconfig::load(path),
         None => Kubeconfig::load_all(&paths),
@@ -135,9 +139,9 @@ async fn check_clashes(hub: &Client, name: &str, uid: &str) -> Result<()> {
         let same = cluster.status.as_ref().is_some_and(|status| status.uid == uid);
         let server = &cluster.spec.connection.server;
         match (other == name, same) {
-            (true, true) => bail!(
-                "this cluster is already joined as {name}; to join it anew run `umbra leave {name}` first"
-            ),
+            (true, true) => {
+                bail!("this cluster is already joined as {name}; to join it anew run `umbra leave {name}` first")
+            }
             (true, false) => bail!(
                 "the name {name} is taken by the cluster at {server}; choose another name, or take that cluster out with \
                  `umbra leave {name}`"
@@ -173,7 +177,11 @@ async fn join(
     }
     progress.step(format!("registering {name} on the hub"));
     let labels: BTreeMap<String, String> = arguments.labels.iter().cloned().collect();
-    let registration = Registration { name: name.clone(), kubeconfig, labels };
+    let registration = Registration {
+        name: name.clone(),
+        kubeconfig,
+        labels,
+    };
     // Also a registration that is half done has to be taken back.
     made.registered = true;
     register(hub, &registration).await?;
@@ -189,18 +197,26 @@ async fn join(
 async fn still_copying(hub: &Client, name: &str) -> Option<ManagedCluster> {
     let clusters: kube::Api<ManagedCluster> = kube::Api::all(hub.clone());
     let cluster = clusters.get(name).await.ok()?;
-    hub::condition(&cluster, condition::REACHABLE).is_some_and(|one| one.status == "True").then_some(cluster)
+    hub::condition(&cluster, condition::REACHABLE)
+        .is_some_and(|one| one.status == "True")
+        .then_some(cluster)
 }
 
 fn announce(name: &str, cluster: &ManagedCluster, hub_kubeconfig: &std::path::Path) -> Result<()> {
     let status = cluster.status.clone().unwrap_or_default();
     let copies: i64 = status.resources.iter().map(|one| one.copies).sum();
-    let nodes = status.nodes.map_or(String::new(), |nodes| format!(", {nodes} node{}", if nodes == 1 { "" } else { "s" }));
+    let nodes = status.nodes.map_or(String::new(), |nodes| {
+        format!(", {nodes} node{}", if nodes == 1 { "" } else { "s" })
+    });
     let version = &status.version;
     let mut out = std::io::stdout().lock();
     match hub::condition(cluster, condition::SYNCED) {
         Some(synced) if synced.status != "True" => {
-            writeln!(out, "{name} has joined (Kubernetes {version}{nodes}); it is still being copied: {}", synced.message)?;
+            writeln!(
+                out,
+                "{name} has joined (Kubernetes {version}{nodes}); it is still being copied: {}",
+                synced.message
+            )?;
         }
         _ => writeln!(
             out,
@@ -210,7 +226,10 @@ fn announce(name: &str, cluster: &ManagedCluster, hub_kubeconfig: &std::path::Pa
     }
     let kubectl = format!("kubectl --kubeconfig {}", hub_kubeconfig.display());
     writeln!(out, "try:")?;
-    writeln!(out, "  {kubectl} --context umbra-view get pods -A -l umbra.dev/cluster={name}")?;
+    writeln!(
+        out,
+        "  {kubectl} --context umbra-view get pods -A -l umbra.dev/cluster={name}"
+    )?;
     writeln!(out, "  {kubectl} --context umbra get managedcluster {name}")?;
     Ok(())
 }

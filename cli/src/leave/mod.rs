@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
 use umbra_api::cluster::ManagedCluster;
+use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
 use umbra_child::kubeconfig::Kubeconfig;
 use umbra_registry::fleet::names::FLEET_LABEL;
 
@@ -86,7 +86,11 @@ async fn clean(name: &str, kubeconfig: &Kubeconfig, cluster: &ManagedCluster, ke
         if !recorded.is_empty() && recorded != child.uid {
             bail!("another cluster answers at its address now");
         }
-        let placed = if keep_objects { Vec::new() } else { child.delete_placed().await? };
+        let placed = if keep_objects {
+            Vec::new()
+        } else {
+            child.delete_placed().await?
+        };
         let binding = child.unbind_administrators().await?;
         Ok(Cleaned { placed, binding })
     };
@@ -97,7 +101,10 @@ async fn clean(name: &str, kubeconfig: &Kubeconfig, cluster: &ManagedCluster, ke
 
 fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, keep_objects: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{name} has left: its copies and its credential are no longer on the hub")?;
+    writeln!(
+        out,
+        "{name} has left: its copies and its credential are no longer on the hub"
+    )?;
     match cleaned {
         Ok(cleaned) => {
             if cleaned.binding {
@@ -111,9 +118,15 @@ fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, ke
             let context = kubeconfig.map_or("CONTEXT", |one| one.current_context.as_str());
             writeln!(out, "warning: what Umbra made in the cluster is still there: {error:#}")?;
             writeln!(out, "to remove it:")?;
-            writeln!(out, "  kubectl --context {context} delete clusterrolebinding {ADMINISTRATORS}")?;
+            writeln!(
+                out,
+                "  kubectl --context {context} delete clusterrolebinding {ADMINISTRATORS}"
+            )?;
             if !keep_objects {
-                writeln!(out, "and what `kubectl --context {context} get all -A -l {FLEET_LABEL}` shows")?;
+                writeln!(
+                    out,
+                    "and what `kubectl --context {context} get all -A -l {FLEET_LABEL}` shows"
+                )?;
             }
         }
     }

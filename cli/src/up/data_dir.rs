@@ -31,18 +31,18 @@ const ADMIN_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const SERVING_LIFETIME: Duration = DAY.saturating_mul(397);
 
 /// The context of the hub itself.
-pub const HUB_CONTEXT: &str = "umbra";
+pub(crate) const HUB_CONTEXT: &str = "umbra";
 /// The context of the view of all clusters.
-pub const VIEW_CONTEXT: &str = "umbra-view";
+pub(crate) const VIEW_CONTEXT: &str = "umbra-view";
 /// The context of the fleet of all clusters.
-pub const FLEET_CONTEXT: &str = "umbra-fleet";
+pub(crate) const FLEET_CONTEXT: &str = "umbra-fleet";
 
 /// The user of the kubeconfig.
 const ADMIN: &str = "umbra-admin";
 
 /// A data directory with its keys.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     authority: CertificateAuthority,
 }
@@ -52,30 +52,33 @@ impl DataDir {
     ///
     /// # Errors
     /// Where the directory cannot be made or its files cannot be read.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         create_private(path).with_context(|| {
-            format!("cannot use {} as data directory; choose another one with --data-dir", path.display())
+            format!(
+                "cannot use {} as data directory; choose another one with --data-dir",
+                path.display()
+            )
         })?;
         let authority = CertificateAuthority::load_or_create(path, "umbra", CA_LIFETIME)
             .with_context(|| format!("cannot read the certificate authority in {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), authority })
+        Ok(Self {
+            path: path.to_owned(),
+            authority,
+        })
     }
 
     /// The hub's certificate authority.
-    #[must_use]
-    pub fn authority(&self) -> &CertificateAuthority {
+    pub(crate) fn authority(&self) -> &CertificateAuthority {
         &self.authority
     }
 
     /// Where the store is.
-    #[must_use]
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.path.join("store.redb")
     }
 
     /// Where the kubeconfig is.
-    #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.path.join("kubeconfig")
     }
 
@@ -83,7 +86,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be read or written.
-    pub fn token_signer(&self) -> Result<TokenSigner> {
+    pub(crate) fn token_signer(&self) -> Result<TokenSigner> {
         let path = self.path.join("service-account.key");
         let pem = match std::fs::read_to_string(&path) {
             Ok(pem) => pem,
@@ -101,7 +104,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be issued.
-    pub fn serving_certificate(&self, address: SocketAddr) -> Result<IssuedCertificate> {
+    pub(crate) fn serving_certificate(&self, address: SocketAddr) -> Result<IssuedCertificate> {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         let ip = address.ip();
         if !ip.is_unspecified() && !ip.is_loopback() {
@@ -114,7 +117,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Where it cannot be issued or written.
-    pub fn write_kubeconfig(&self, address: SocketAddr) -> Result<Kubeconfig> {
+    pub(crate) fn write_kubeconfig(&self, address: SocketAddr) -> Result<Kubeconfig> {
         let subject = ClientSubject {
             user: ADMIN.to_owned(),
             groups: vec![MASTERS.to_owned(), umbra_api::ADMINISTRATORS.to_owned()],
@@ -129,9 +132,12 @@ impl DataDir {
 }
 
 /// Where clients on this machine reach a server that listens on `address`.
-#[must_use]
-pub fn base_url(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("https://127.0.0.1:{}", address.port()) } else { format!("https://{address}") }
+pub(crate) fn base_url(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("https://127.0.0.1:{}", address.port())
+    } else {
+        format!("https://{address}")
+    }
 }
 
 fn kubeconfig(url: &str, authority_pem: &str, certificate: &IssuedCertificate) -> Kubeconfig {
@@ -146,11 +152,20 @@ fn kubeconfig(url: &str, authority_pem: &str, certificate: &IssuedCertificate) -
         certificate_authority_data: Some(authority.clone()),
         ..Cluster::default()
     };
-    let context = |name: &str| Context { cluster: name.to_owned(), user: ADMIN.to_owned(), ..Context::default() };
+    let context = |name: &str| Context {
+        cluster: name.to_owned(),
+        user: ADMIN.to_owned(),
+        ..Context::default()
+    };
     Kubeconfig {
         api_version: "v1".to_owned(),
         kind: "Config".to_owned(),
-        clusters: roots.map(|(name, root)| NamedCluster { name: name.to_owned(), cluster: cluster(root) }).into(),
+        clusters: roots
+            .map(|(name, root)| NamedCluster {
+                name: name.to_owned(),
+                cluster: cluster(root),
+            })
+            .into(),
         users: vec![NamedUser {
             name: ADMIN.to_owned(),
             user: User {
@@ -159,7 +174,12 @@ fn kubeconfig(url: &str, authority_pem: &str, certificate: &IssuedCertificate) -
                 ..User::default()
             },
         }],
-        contexts: roots.map(|(name, _)| NamedContext { name: name.to_owned(), context: context(name) }).into(),
+        contexts: roots
+            .map(|(name, _)| NamedContext {
+                name: name.to_owned(),
+                context: context(name),
+            })
+            .into(),
         current_context: HUB_CONTEXT.to_owned(),
     }
 }
@@ -172,7 +192,10 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     }
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_dir() {
-        return Err(std::io::Error::new(std::io::ErrorKind::NotADirectory, "it is not a directory"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::NotADirectory,
+            "it is not a directory",
+        ));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         tracing::warn!(path = %path.display(), "others on this machine can look into the data directory");

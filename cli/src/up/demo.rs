@@ -46,10 +46,16 @@ impl Demo {
 /// # Errors
 /// Where a child does not start or cannot be joined.
 pub(crate) async fn start(data_dir: &Path, hub: &Hub, progress: &mut Progress) -> Result<Demo> {
-    let demo = Demo { cancel: CancellationToken::new(), tracker: tokio_util::task::TaskTracker::new() };
+    let demo = Demo {
+        cancel: CancellationToken::new(),
+        tracker: tokio_util::task::TaskTracker::new(),
+    };
     for (name, region) in CLUSTERS {
         progress.step(format!("simulating cluster {name}"));
-        let options = Options { data: Data::Path(data_dir.join("demo").join(name)), ..Options::new(name) };
+        let options = Options {
+            data: Data::Path(data_dir.join("demo").join(name)),
+            ..Options::new(name)
+        };
         let cluster = SimulatedCluster::start(options, &demo.tracker, demo.cancel.child_token())
             .await
             .with_context(|| format!("the simulated cluster {name} does not start"))?;
@@ -58,7 +64,11 @@ pub(crate) async fn start(data_dir: &Path, hub: &Hub, progress: &mut Progress) -
         let registration = Registration {
             name: name.to_owned(),
             kubeconfig: cluster.kubeconfig().clone(),
-            labels: [("region".to_owned(), region.to_owned()), ("umbra.dev/simulated".to_owned(), "true".to_owned())].into(),
+            labels: [
+                ("region".to_owned(), region.to_owned()),
+                ("umbra.dev/simulated".to_owned(), "true".to_owned()),
+            ]
+            .into(),
         };
         register(hub.client(), &registration).await?;
     }

@@ -22,7 +22,12 @@ pub(crate) struct UpArguments {
     #[arg(long, env = "UMBRA_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to listen.
-    #[arg(long, env = "UMBRA_LISTEN", default_value = "127.0.0.1:7443", value_name = "ADDRESS:PORT")]
+    #[arg(
+        long,
+        env = "UMBRA_LISTEN",
+        default_value = "127.0.0.1:7443",
+        value_name = "ADDRESS:PORT"
+    )]
     listen: SocketAddr,
     /// Add three simulated children (east, west, edge) with sample workloads.
     #[arg(long)]
@@ -75,28 +80,43 @@ async fn start(arguments: &UpArguments) -> Result<Running> {
     let mut progress = Progress::new();
     let path = match &arguments.data_dir {
         Some(path) => path.clone(),
-        None => home().context("there is no home directory; say where to keep data with --data-dir")?.join(".umbra"),
+        None => home()
+            .context("there is no home directory; say where to keep data with --data-dir")?
+            .join(".umbra"),
     };
     progress.step(format!("opening {}", path.display()));
     let data = DataDir::open(&path)?;
     progress.step("starting the hub");
     let hub = Hub::start(&data, arguments.listen).await?;
     let kubeconfig = data.write_kubeconfig(hub.address())?;
-    let merged = if arguments.merge_kubeconfig { Some(merge(&kubeconfig)?) } else { None };
-    let demo = if arguments.demo { Some(demo::start(&path, &hub, &mut progress).await?) } else { None };
+    let merged = if arguments.merge_kubeconfig {
+        Some(merge(&kubeconfig)?)
+    } else {
+        None
+    };
+    let demo = if arguments.demo {
+        Some(demo::start(&path, &hub, &mut progress).await?)
+    } else {
+        None
+    };
     progress.finish();
     announce(&hub, &data, merged.as_ref(), demo.is_some());
     Ok(Running { hub, demo })
 }
 
 fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+    std::env::var_os("HOME")
+        .filter(|home| !home.is_empty())
+        .map(PathBuf::from)
 }
 
 /// Adds the contexts to the first file that kubectl would use.
 fn merge(kubeconfig: &Kubeconfig) -> Result<PathBuf> {
     let paths = default_paths(std::env::var_os("KUBECONFIG").as_deref(), home().as_deref());
-    let path = paths.into_iter().next().context("there is no kubeconfig to add the contexts to; set KUBECONFIG")?;
+    let path = paths
+        .into_iter()
+        .next()
+        .context("there is no kubeconfig to add the contexts to; set KUBECONFIG")?;
     merge_into(&path, kubeconfig).with_context(|| format!("the contexts are not added to {}", path.display()))?;
     Ok(path)
 }

@@ -35,7 +35,8 @@ impl SourceError {
     /// Whether the resource is not served, or not to be read by the hub.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Status(status) if matches!(status.code, 403 | 404 | 405))
+        // Forbidden, not found, method not allowed.
+        matches!(self, Self::Status(status) if (403..=405).contains(&status.code))
     }
 }
 
