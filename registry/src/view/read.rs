@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
+use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
 use umbra_storage::Snapshot;
@@ -11,10 +12,11 @@ use super::resource::ViewResource;
 use super::scope::ViewScope;
 use super::selection::ViewSelection;
 use super::services::{Changes, ViewServices};
-use super::shape::{Served, Source};
+use super::shape::{Served, Shape, Source};
 use super::sight::{Act, Sight, allows_collection};
 use super::target::Target;
 use crate::copies::cache::CopyExtra;
+use crate::copies::policy::ChildPolicies;
 use crate::generic::store::storage_status;
 use crate::generic::{read, watch};
 use crate::request::{GetOptions, ListOptions, RequestContext};
@@ -94,18 +96,24 @@ impl ViewResource {
         let selection = self.selection(options)?;
         // Before anything is judged, so that no change is missed.
         let changes = self.services.changes();
+        let policies = self.services.policies.state();
         let sight = Arc::new(self.collection_sight(context, "watch", namespace, &selection)?);
         self.refuse_outdated(options, &sight)?;
         self.warn_of_what_is_missing(context, &selection, &sight);
         let resource = self.group_resource();
-        let judge = Judge {
+        let mut judge = Judge {
             services: Arc::clone(&self.services),
             view: Arc::clone(&self.view),
-            served: Arc::clone(&self.served),
+            shape: Arc::clone(&self.shape),
+            policies,
+            resource: self.served.descriptor.resource.clone(),
             user: Arc::clone(&context.user),
             selection: selection.clone(),
             sight: Arc::clone(&sight),
         };
+        if !judge.still_right() {
+            return Err(Judge::outdated());
+        }
         let scope = ViewScope::new(&resource, namespace, selection, sight);
         let cache = self.services.copies.cache(&resource);
         let store = self.services.copies.store();
@@ -229,27 +237,40 @@ fn sight_of(
 struct Judge {
     services: Arc<ViewServices>,
     view: Arc<str>,
-    served: Arc<Served>,
+    shape: Arc<Shape>,
+    policies: Arc<ChildPolicies>,
+    resource: GroupVersionResource,
     user: Arc<UserInfo>,
     selection: ViewSelection,
     sight: Arc<Sight>,
 }
 
 impl Judge {
-    fn still_right(&self) -> bool {
-        let descriptor = &self.served.descriptor.resource;
+    /// Most changes are of something else, such as the time of a cluster's last probe: then nothing is judged.
+    fn still_right(&mut self) -> bool {
         let Some(shape) = self.services.shape(&self.view) else {
             return false;
         };
-        let Some(served) = shape.served(descriptor) else {
+        let policies = self.services.policies.state();
+        if Arc::ptr_eq(&shape, &self.shape) && Arc::ptr_eq(&policies, &self.policies) {
+            return true;
+        }
+        let Some(served) = shape.served(&self.resource) else {
             return false;
         };
         let act = Act {
             verb: "watch",
-            group: &descriptor.group,
-            resource: &descriptor.resource,
+            group: &self.resource.group,
+            resource: &self.resource.resource,
         };
-        sight_of(&self.services, served, &self.user, act, &self.selection) == *self.sight
+        let is_right = sight_of(&self.services, served, &self.user, act, &self.selection) == *self.sight;
+        self.shape = shape;
+        self.policies = policies;
+        is_right
+    }
+
+    fn outdated() -> Status {
+        Status::expired("the clusters of the view, or what you may see of them, have changed; list again")
     }
 }
 
@@ -258,15 +279,13 @@ impl Judge {
 fn until_changed(events: EventStream, changes: Changes, judge: Judge) -> EventStream {
     let begun = Some((events, changes, judge));
     Box::pin(stream::unfold(begun, |state| async move {
-        let (mut events, mut changes, judge) = state?;
+        let (mut events, mut changes, mut judge) = state?;
         loop {
             tokio::select! {
                 biased;
                 () = changes.next() => {
                     if !judge.still_right() {
-                        let status = Status::expired(
-                            "the clusters of the view, or what you may see of them, have changed; list again",
-                        );
+                        let status = Judge::outdated();
                         return Some((Event::Error(Box::new(status)), None));
                     }
                 }

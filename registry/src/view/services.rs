@@ -9,12 +9,12 @@ use umbra_api::cluster::{Access, ManagedCluster};
 use umbra_child::{Children, Health};
 use umbra_storage::Revision;
 
-use super::shape::Shape;
+use super::shape::{Member, Shape};
 use crate::child_documents::ChildDocuments;
 use crate::copies::cache::Copies;
 use crate::copies::catalog::Catalog;
 use crate::copies::policy::ChildPolicies;
-use crate::directory::{self, Directory};
+use crate::directory::{self, Directory, identity_of};
 use crate::mirror::Mirror;
 use crate::request::RequestContext;
 
@@ -27,8 +27,16 @@ pub struct ViewServices {
     pub(super) copies: Arc<Copies>,
     pub(super) children: Children,
     pub(super) documents: Arc<ChildDocuments>,
-    /// The shape of each view, as long as the clusters it is made from are the same.
-    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    /// The shape of each view.
+    shapes: Mutex<HashMap<String, Kept>>,
+}
+
+/// A shape, and what it was made from: every watch asks for it after every change of any cluster.
+#[derive(Debug)]
+struct Kept {
+    directory: Arc<Directory>,
+    catalog: Arc<Catalog>,
+    shape: Arc<Shape>,
 }
 
 impl ViewServices {
@@ -53,29 +61,42 @@ impl ViewServices {
         })
     }
 
-    /// What the view of that name serves now; `None` where there is no such view.
+    /// What the view of that name serves now; `None` where there is no such view. The same as before, as long as neither
+    /// the selected clusters nor what they serve nor how callers are named there has changed.
     pub(super) fn shape(&self, view: &str) -> Option<Arc<Shape>> {
-        let directory = self.directory.state();
+        let (directory, catalog) = (self.directory.state(), self.catalog.state());
+        let mut shapes = self.shapes.lock();
         let Some(object) = directory.views.get(view) else {
-            self.shapes.lock().remove(view);
+            shapes.remove(view);
             return None;
         };
+        let kept = shapes.get(view);
+        if let Some(kept) = kept
+            && Arc::ptr_eq(&kept.directory, &directory)
+            && Arc::ptr_eq(&kept.catalog, &catalog)
+        {
+            return Some(Arc::clone(&kept.shape));
+        }
         let spec = &object.spec;
         let selected = directory.select(spec.cluster_selector.as_ref(), spec.cluster_names.as_deref());
-        let catalog = self.catalog.state();
-        let clusters = selected
-            .into_iter()
-            .map(|name| {
-                let api = catalog.clusters.get(&name).map(|entry| Arc::clone(&entry.api));
-                (name, api)
-            })
-            .collect();
-        let mut shapes = self.shapes.lock();
-        if let Some(shape) = shapes.get(view).filter(|shape| shape.is_of(&clusters)) {
-            return Some(Arc::clone(shape));
-        }
-        let shape = Arc::new(Shape::new(clusters));
-        shapes.insert(view.to_owned(), Arc::clone(&shape));
+        let members = selected.into_iter().filter_map(|name| {
+            let member = Member {
+                identity: identity_of(directory.clusters.get(&name)?),
+                api: catalog.clusters.get(&name).map(|entry| Arc::clone(&entry.api)),
+            };
+            Some((name, member))
+        });
+        let clusters = members.collect();
+        let shape = match kept {
+            Some(kept) if kept.shape.is_of(&clusters) => Arc::clone(&kept.shape),
+            _ => Arc::new(Shape::new(clusters)),
+        };
+        let kept = Kept {
+            directory,
+            catalog,
+            shape: Arc::clone(&shape),
+        };
+        shapes.insert(view.to_owned(), kept);
         Some(shape)
     }
 

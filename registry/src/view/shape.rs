@@ -5,11 +5,21 @@ use std::sync::Arc;
 
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
+use umbra_child::Identity;
 
 use crate::copies::catalog::ClusterApi;
 
-/// The selected clusters, with what is known of their API.
-pub(super) type Clusters = BTreeMap<String, Option<Arc<ClusterApi>>>;
+/// The selected clusters by name.
+pub(super) type Clusters = BTreeMap<String, Member>;
+
+/// A selected cluster.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Member {
+    /// What it serves, where that is known.
+    pub(super) api: Option<Arc<ClusterApi>>,
+    /// How callers are named there.
+    pub(super) identity: Identity,
+}
 
 /// What a view serves.
 #[derive(Debug)]
@@ -68,8 +78,8 @@ impl Shape {
     pub(super) fn new(clusters: Clusters) -> Self {
         let mut order = Vec::new();
         let mut served: HashMap<GroupVersionResource, Served> = HashMap::new();
-        for (cluster, api) in &clusters {
-            let Some(api) = api else { continue };
+        for (cluster, member) in &clusters {
+            let Some(api) = &member.api else { continue };
             let mut preferred = BTreeSet::new();
             for resource in api.discovery.resources() {
                 let source = source(api, resource, &mut preferred);
@@ -103,17 +113,20 @@ impl Shape {
 
     /// Whether this is the shape of exactly these clusters.
     pub(super) fn is_of(&self, clusters: &Clusters) -> bool {
-        let same = |one: &Option<Arc<ClusterApi>>, other: &Option<Arc<ClusterApi>>| match (one, other) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            _ => false,
+        let same = |one: &Member, other: &Member| {
+            let same_api = match (&one.api, &other.api) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (None, None) => true,
+                _ => false,
+            };
+            same_api && one.identity == other.identity
         };
         self.clusters.len() == clusters.len()
             && self
                 .clusters
                 .iter()
                 .zip(clusters)
-                .all(|((name, api), (other_name, other_api))| name == other_name && same(api, other_api))
+                .all(|((name, member), (other_name, other))| name == other_name && same(member, other))
     }
 
     /// The resource of that group, version and name.
@@ -189,21 +202,25 @@ mod tests {
         }
     }
 
-    fn api(resources: &[ResourceDescriptor], copied: &[&str]) -> Option<Arc<ClusterApi>> {
+    fn member(resources: &[ResourceDescriptor], copied: &[&str]) -> Member {
         let mut discovery = Discovery::new();
         for resource in resources {
             discovery.insert(resource.clone());
         }
-        Some(Arc::new(ClusterApi {
+        let api = ClusterApi {
             discovery: Arc::new(discovery),
             copied: copied.iter().map(|name| GroupResource::parse(name)).collect(),
-        }))
+        };
+        Member {
+            api: Some(Arc::new(api)),
+            identity: Identity::default(),
+        }
     }
 
     #[test]
     fn a_view_serves_the_union_and_watches_what_is_copied() {
         let all = ["get", "list", "watch"];
-        let east = api(
+        let east = member(
             &[
                 resource("", "v1", "pods", &all),
                 resource("", "v1", "secrets", &all),
@@ -212,7 +229,7 @@ mod tests {
             ],
             &["pods", "hpas.autoscaling"],
         );
-        let west = api(
+        let west = member(
             &[
                 resource("", "v1", "pods", &["get", "list", "watch", "delete"]),
                 resource("x.io", "v1", "things", &all),
@@ -221,7 +238,7 @@ mod tests {
         );
         let clusters: Clusters = [
             ("east".to_owned(), east),
-            ("new".to_owned(), None),
+            ("new".to_owned(), Member::default()),
             ("west".to_owned(), west),
         ]
         .into();
@@ -255,6 +272,9 @@ mod tests {
             served("autoscaling", "v1", "hpas").clusters["east"],
             Source::OtherVersion
         );
+        let mut renamed = clusters.clone();
+        renamed.get_mut("new").unwrap().identity.user_prefix = "corp:".to_owned();
+        assert!(!shape.is_of(&renamed));
         let mut fewer = clusters;
         fewer.remove("new");
         assert!(!shape.is_of(&fewer));
