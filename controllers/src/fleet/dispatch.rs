@@ -147,7 +147,10 @@ impl Inner {
         );
         let catalog = self.catalog.state();
         let entry = catalog.clusters.get(cluster).ok_or_else(|| {
-            Problem::new("ClusterUnknown", format!("it is not known yet what cluster {cluster} serves"))
+            Problem::new(
+                "ClusterUnknown",
+                format!("it is not known yet what cluster {cluster} serves"),
+            )
         })?;
         let descriptor = entry.api.discovery.kind(&kind).ok_or_else(|| {
             let message = format!(
@@ -192,10 +195,15 @@ impl Inner {
                     dry_run: false,
                 };
                 let marked = self.marked(key, rendering, None);
-                Ok(Applied::Ours(self.children.apply(cluster, path, &marked, options).await?))
+                Ok(Applied::Ours(
+                    self.children.apply(cluster, path, &marked, options).await?,
+                ))
             }
             Some(live) if cache::is_deleting(&live) => {
-                let message = format!("{} of cluster {cluster} is being deleted; waiting for it to go", display(rendering));
+                let message = format!(
+                    "{} of cluster {cluster} is being deleted; waiting for it to go",
+                    display(rendering)
+                );
                 Err(Problem::new("Terminating", message))
             }
             Some(live) => {
@@ -206,25 +214,24 @@ impl Inner {
                     }
                     self.may_adopt(rendering, path, &live, &marked).await?;
                 }
-                Ok(Applied::Ours(self.children.apply(cluster, path, &marked, forced).await?))
+                Ok(Applied::Ours(
+                    self.children.apply(cluster, path, &marked, forced).await?,
+                ))
             }
         }
     }
 
     /// Whether an object that is not ours may be taken over.
-    async fn may_adopt(
-        &self,
-        rendering: &Rendering,
-        path: &str,
-        live: &Value,
-        marked: &Value,
-    ) -> Result<(), Problem> {
+    async fn may_adopt(&self, rendering: &Rendering, path: &str, live: &Value, marked: &Value) -> Result<(), Problem> {
         let cluster = &rendering.spec.cluster;
         let conflict = |what: &str| {
             let owner = live.label(FLEET_LABEL).map_or_else(String::new, |fleet| {
                 format!(" (it carries the mark of fleet {fleet}, of this hub or another)")
             });
-            let message = format!("{} exists in cluster {cluster} and does not belong to this fleet{owner}; {what}", display(rendering));
+            let message = format!(
+                "{} exists in cluster {cluster} and does not belong to this fleet{owner}; {what}",
+                display(rendering)
+            );
             Err(Problem::new("Conflict", message))
         };
         match rendering.spec.on_conflict {
@@ -334,7 +341,14 @@ impl Inner {
             if !status.conditions.iter().any(|one| one.type_ == condition::RENDERED) {
                 set_rendered(status);
             }
-            set_condition(&mut status.conditions, condition::APPLIED, true, reason, &message, generation);
+            set_condition(
+                &mut status.conditions,
+                condition::APPLIED,
+                true,
+                reason,
+                &message,
+                generation,
+            );
         })
         .await
     }
@@ -346,11 +360,23 @@ impl Inner {
         problem: Problem,
     ) -> Result<(), Status> {
         let generation = rendering.metadata.generation;
-        tracing::debug!(rendering = key.name, reason = problem.reason, message = problem.message, "not applied");
+        tracing::debug!(
+            rendering = key.name,
+            reason = problem.reason,
+            message = problem.message,
+            "not applied"
+        );
         self.write_status(key, rendering, |status| {
             status.observed_generation = generation;
             let (reason, message) = (&problem.reason, &problem.message);
-            set_condition(&mut status.conditions, condition::APPLIED, false, reason, message, generation);
+            set_condition(
+                &mut status.conditions,
+                condition::APPLIED,
+                false,
+                reason,
+                message,
+                generation,
+            );
         })
         .await
     }

@@ -18,7 +18,12 @@ pub fn differences(desired: &Value, live: &Value) -> Differences {
             "apiVersion" | "kind" | "status" => {}
             "metadata" => {
                 for map in ["labels", "annotations"] {
-                    compare(&value[map], &live["metadata"][map], &format!("/metadata/{map}"), &mut found);
+                    compare(
+                        &value[map],
+                        &live["metadata"][map],
+                        &format!("/metadata/{map}"),
+                        &mut found,
+                    );
                 }
             }
             _ => compare(value, &live[field], &format!("/{field}"), &mut found),

@@ -9,7 +9,7 @@
 //! | [`drift`] | whether a cluster's object is still what was applied; pure |
 //! | [`status`] | what placements, overrides and templates say about all of it |
 //! | [`namespace`] | empties namespaces that are being deleted |
-//! | [`controller`] | which change concerns which work |
+//! | [`controller`] | runs the work; `follow` says which change gives which work |
 //!
 //! Everything is level-triggered: a task names an object and looks at the present state, so it makes no difference how
 //! often it runs or what it missed. Nothing that matters is kept in memory: what has been decided is in the renderings,
@@ -28,6 +28,7 @@ pub mod child;
 pub mod controller;
 pub mod dispatch;
 pub mod drift;
+mod follow;
 pub mod namespace;
 pub mod plan;
 pub mod queue;
@@ -35,6 +36,7 @@ pub mod render;
 pub mod schedule;
 pub mod state;
 pub mod status;
+mod template_status;
 mod withdraw;
 mod write;
 

@@ -20,15 +20,18 @@ impl Inner {
             left = true;
             let (uid, goes) = match object {
                 FleetObject::Rendering(_) => continue,
-                FleetObject::Template(_, template) => {
-                    (template.uid().to_owned(), umbra_registry::fleet::cache::is_deleting(template))
-                }
-                FleetObject::Placement(one) => {
-                    (one.metadata.uid.clone().unwrap_or_default(), one.metadata.deletion_timestamp.is_some())
-                }
-                FleetObject::Override(one) => {
-                    (one.metadata.uid.clone().unwrap_or_default(), one.metadata.deletion_timestamp.is_some())
-                }
+                FleetObject::Template(_, template) => (
+                    template.uid().to_owned(),
+                    umbra_registry::fleet::cache::is_deleting(template),
+                ),
+                FleetObject::Placement(one) => (
+                    one.metadata.uid.clone().unwrap_or_default(),
+                    one.metadata.deletion_timestamp.is_some(),
+                ),
+                FleetObject::Override(one) => (
+                    one.metadata.uid.clone().unwrap_or_default(),
+                    one.metadata.deletion_timestamp.is_some(),
+                ),
             };
             if !goes {
                 let place = Place {

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use umbra_admission::overrides::Override;
 use umbra_admission::{AdmissionError, NamespaceState};
 use umbra_api::placement::{OnConflict, OnRemove};
-use umbra_api::rendering::{OverrideReference, Rendering, RenderingSpec, RenderingStatus, TemplateReference, condition};
+use umbra_api::rendering::{
+    OverrideReference, Rendering, RenderingSpec, RenderingStatus, TemplateReference, condition,
+};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionKind};
 use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::Status;
@@ -84,7 +86,9 @@ impl Inner {
         let work = wanted.into_iter().filter_map(|(cluster, wanted)| {
             let existing = existing.get(&cluster).cloned();
             // One that is on its way out has to be gone before there is another.
-            let goes = existing.as_ref().is_some_and(|one| one.metadata.deletion_timestamp.is_some());
+            let goes = existing
+                .as_ref()
+                .is_some_and(|one| one.metadata.deletion_timestamp.is_some());
             (!goes).then_some((cluster, wanted, existing))
         });
         let results: Vec<Result<Outcome, Status>> = futures::stream::iter(work)
@@ -109,9 +113,9 @@ impl Inner {
         let mut wanted = BTreeMap::new();
         if let Some(template) = template.filter(|template| !is_deleting(template)) {
             let placements = state.placements();
-            let selecting = placements
-                .iter()
-                .filter(|placement| placement.metadata.deletion_timestamp.is_none() && places(placement, key, template));
+            let selecting = placements.iter().filter(|placement| {
+                placement.metadata.deletion_timestamp.is_none() && places(placement, key, template)
+            });
             for placement in selecting {
                 for (cluster, one) in self.scheduled(placement, template, clusters, existing) {
                     wanted.entry(cluster).or_insert(one);
@@ -142,13 +146,18 @@ impl Inner {
         existing: &BTreeMap<String, Arc<Rendering>>,
     ) -> Vec<(String, Wanted)> {
         let key = PlacementKey::of(placement);
-        let own = existing.iter().filter(|(_, one)| PlacementKey::of_rendering(one).as_ref() == Some(&key));
+        let own = existing
+            .iter()
+            .filter(|(_, one)| PlacementKey::of_rendering(one).as_ref() == Some(&key));
         let current: BTreeSet<String> = own.map(|(cluster, _)| cluster.clone()).collect();
         let divided = schedule::select(&placement.spec, self.api.name(), clusters, &current).and_then(|selected| {
             Ok(match replicas_of(template) {
                 Some(replicas) => {
                     let divided = schedule::divide(replicas, &selected, &placement.spec.replicas)?;
-                    divided.into_iter().map(|(cluster, share)| (cluster, Some(share))).collect()
+                    divided
+                        .into_iter()
+                        .map(|(cluster, share)| (cluster, Some(share)))
+                        .collect()
                 }
                 None => selected.into_iter().map(|cluster| (cluster, None)).collect::<Vec<_>>(),
             })
@@ -352,10 +361,24 @@ impl Inner {
         self.writer
             .update_status(place, &uid, |status: &mut RenderingStatus| {
                 status.failed_override.clone_from(&blamed);
-                set_condition(&mut status.conditions, condition::RENDERED, false, reason, &message, None);
+                set_condition(
+                    &mut status.conditions,
+                    condition::RENDERED,
+                    false,
+                    reason,
+                    &message,
+                    None,
+                );
                 if !status.conditions.iter().any(|one| one.type_ == condition::APPLIED) {
                     let why = "there is nothing to apply yet";
-                    set_condition(&mut status.conditions, condition::APPLIED, false, "NotRendered", why, None);
+                    set_condition(
+                        &mut status.conditions,
+                        condition::APPLIED,
+                        false,
+                        "NotRendered",
+                        why,
+                        None,
+                    );
                 }
             })
             .await?;
@@ -389,20 +412,31 @@ impl Inner {
             namespace: Some(&key.namespace),
             name: &key.name,
         };
-        self.writer.delete(place, rendering.metadata.uid.as_deref().unwrap_or_default()).await
+        self.writer
+            .delete(place, rendering.metadata.uid.as_deref().unwrap_or_default())
+            .await
     }
 }
 
 /// Says that all stages agreed on the object.
 pub(super) fn set_rendered(status: &mut RenderingStatus) {
     let message = "all overrides apply and the cluster's schema agrees";
-    set_condition(&mut status.conditions, condition::RENDERED, true, "Rendered", message, None);
+    set_condition(
+        &mut status.conditions,
+        condition::RENDERED,
+        true,
+        "Rendered",
+        message,
+        None,
+    );
 }
 
 /// Whether the last attempt to render it failed.
 pub(super) fn is_failing(rendering: &Rendering) -> bool {
     let conditions = rendering.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|one| one.type_ == condition::RENDERED && one.status == "False")
+    conditions
+        .into_iter()
+        .any(|one| one.type_ == condition::RENDERED && one.status == "False")
 }
 
 /// The overrides that apply: those that are not on their way out and can be read.

@@ -121,7 +121,11 @@ impl ObjectValidator for Validator {
             .map(Cause::from)
             .map(|cause| FieldError::new(cause.field, cause.reason, cause.message))
             .collect();
-        if faults.is_empty() { Verdict::Valid } else { Verdict::Invalid(faults) }
+        if faults.is_empty() {
+            Verdict::Valid
+        } else {
+            Verdict::Invalid(faults)
+        }
     }
 }
 
@@ -186,11 +190,24 @@ mod tests {
                     "patches": [{"type": "JSONPatch", "value": [{"op": "replace", "path": path, "value": 5}]}]},
             })
         };
-        let rendered = render(request(&web, vec![stored("/spec/replicas")], KindInCluster::WithoutSchema)).unwrap();
+        let rendered = render(request(
+            &web,
+            vec![stored("/spec/replicas")],
+            KindInCluster::WithoutSchema,
+        ))
+        .unwrap();
         assert_eq!(replicas_of(&rendered.object), Some(5));
-        assert_eq!((rendered.overrides[0].name.as_str(), rendered.overrides[0].generation), ("more", 4));
+        assert_eq!(
+            (rendered.overrides[0].name.as_str(), rendered.overrides[0].generation),
+            ("more", 4)
+        );
         assert_eq!(rendered.overrides[0].paths, ["/spec/replicas"]);
-        let error = render(request(&web, vec![stored("/spec/nothing")], KindInCluster::WithoutSchema)).unwrap_err();
+        let error = render(request(
+            &web,
+            vec![stored("/spec/nothing")],
+            KindInCluster::WithoutSchema,
+        ))
+        .unwrap_err();
         assert_eq!(error.culprit().map(|by| by.name.as_str()), Some("more"));
         assert!(error.to_string().contains("patch 0"), "{error}");
     }

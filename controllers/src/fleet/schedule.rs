@@ -57,7 +57,11 @@ pub fn select(
     };
     let matching: Vec<&FleetCluster> = clusters
         .values()
-        .filter(|cluster| spec.cluster_names.as_ref().is_none_or(|names| names.contains(&cluster.info.name)))
+        .filter(|cluster| {
+            spec.cluster_names
+                .as_ref()
+                .is_none_or(|names| names.contains(&cluster.info.name))
+        })
         .filter(|cluster| selector.matches(|key| cluster.info.labels.get(key).map(String::as_str)))
         .collect();
     let mut tolerated: Vec<&FleetCluster> = matching
@@ -75,14 +79,19 @@ pub fn select(
         (!current.contains(name), avoided, !cluster.ready, name)
     });
     let most = spec.clusters.max.map_or(usize::MAX, |max| max as usize);
-    let mut names: Vec<String> = tolerated.iter().take(most).map(|cluster| cluster.info.name.clone()).collect();
+    let mut names: Vec<String> = tolerated
+        .iter()
+        .take(most)
+        .map(|cluster| cluster.info.name.clone())
+        .collect();
     names.sort();
     if names.is_empty() {
         return Err(Unschedulable {
             reason: "NoClusters",
-            message: "spec.clusters.max is 0, so no cluster is chosen; nothing is changed. To withdraw what is placed, \
+            message:
+                "spec.clusters.max is 0, so no cluster is chosen; nothing is changed. To withdraw what is placed, \
                       delete the placement"
-                .to_owned(),
+                    .to_owned(),
         });
     }
     Ok(names)
@@ -97,7 +106,11 @@ fn too_few(
 ) -> Unschedulable {
     let names = |clusters: &mut dyn Iterator<Item = &FleetCluster>| {
         let names: Vec<&str> = clusters.map(|cluster| cluster.info.name.as_str()).take(10).collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() {
+            "none".to_owned()
+        } else {
+            names.join(", ")
+        }
     };
     let all = names(&mut clusters.values());
     let reason = if tolerated == 0 { "NoClusters" } else { "TooFewClusters" };
@@ -153,11 +166,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 ///
 /// # Errors
 /// Where all weights are zero and there is something to divide.
-pub fn divide(
-    replicas: i64,
-    clusters: &[String],
-    how: &Replicas,
-) -> Result<BTreeMap<String, i64>, Unschedulable> {
+pub fn divide(replicas: i64, clusters: &[String], how: &Replicas) -> Result<BTreeMap<String, i64>, Unschedulable> {
     let replicas = replicas.max(0);
     if how.strategy == ReplicaStrategy::Duplicate {
         return Ok(clusters.iter().map(|name| (name.clone(), replicas)).collect());

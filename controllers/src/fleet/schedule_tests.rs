@@ -21,14 +21,25 @@ fn cluster(name: &str, region: &str, taints: Value, ready: bool) -> (String, Fle
 fn fleet() -> BTreeMap<String, FleetCluster> {
     [
         cluster("east", "eu", json!([]), true),
-        cluster("edge", "eu", json!([{"key": "edge", "value": "yes", "effect": "NoSchedule"}]), true),
+        cluster(
+            "edge",
+            "eu",
+            json!([{"key": "edge", "value": "yes", "effect": "NoSchedule"}]),
+            true,
+        ),
         cluster("south", "us", json!([{"key": "old", "effect": "NoExecute"}]), true),
         cluster("west", "us", json!([]), false),
-        cluster("zero", "us", json!([{"key": "slow", "effect": "PreferNoSchedule"}]), true),
+        cluster(
+            "zero",
+            "us",
+            json!([{"key": "slow", "effect": "PreferNoSchedule"}]),
+            true,
+        ),
     ]
     .into()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn spec(changes: Value) -> PlacementSpec {
     let mut spec = json!({"resources": []});
     for (field, value) in changes.as_object().unwrap() {
@@ -41,22 +52,38 @@ fn spec(changes: Value) -> PlacementSpec {
 fn clusters_are_selected_by_label_name_taint_and_number() {
     for (changes, current, expected) in [
         (json!({}), &[][..], &["east", "west", "zero"][..]),
-        (json!({"clusterSelector": {"matchLabels": {"region": "eu"}}}), &[], &["east"]),
+        (
+            json!({"clusterSelector": {"matchLabels": {"region": "eu"}}}),
+            &[],
+            &["east"],
+        ),
         (json!({"clusterNames": ["west", "nowhere"]}), &[], &["west"]),
         (
             json!({"tolerations": [{"key": "edge", "value": "yes", "effect": "NoSchedule"}]}),
             &[],
             &["east", "edge", "west", "zero"],
         ),
-        (json!({"tolerations": [{"key": "edge", "value": "no"}]}), &[], &["east", "west", "zero"]),
-        (json!({"tolerations": [{"operator": "Exists"}]}), &[], &["east", "edge", "south", "west", "zero"]),
+        (
+            json!({"tolerations": [{"key": "edge", "value": "no"}]}),
+            &[],
+            &["east", "west", "zero"],
+        ),
+        (
+            json!({"tolerations": [{"operator": "Exists"}]}),
+            &[],
+            &["east", "edge", "south", "west", "zero"],
+        ),
         // A taint does not take away what is there, unless it says so.
         (json!({}), &["edge", "south"], &["east", "edge", "west", "zero"]),
         // What is there first, then what is not avoided, then what is ready, then by name.
         (json!({"clusters": {"max": 1}}), &[], &["east"]),
         (json!({"clusters": {"max": 2}}), &[], &["east", "west"]),
         (json!({"clusters": {"max": 2}}), &["zero"], &["east", "zero"]),
-        (json!({"clusters": {"min": 3, "max": 9}}), &[], &["east", "west", "zero"]),
+        (
+            json!({"clusters": {"min": 3, "max": 9}}),
+            &[],
+            &["east", "west", "zero"],
+        ),
     ] {
         let current: BTreeSet<String> = current.iter().map(|name| (*name).to_owned()).collect();
         let selected = select(&spec(changes.clone()), "all", &fleet(), &current).unwrap();
@@ -69,9 +96,15 @@ fn what_cannot_be_scheduled_says_why() {
     let fail = |changes: Value, fleet: &BTreeMap<String, FleetCluster>| {
         select(&spec(changes), "all", fleet, &BTreeSet::new()).unwrap_err()
     };
-    let error = fail(json!({"clusterSelector": {"matchLabels": {"region": "mars"}}}), &fleet());
+    let error = fail(
+        json!({"clusterSelector": {"matchLabels": {"region": "mars"}}}),
+        &fleet(),
+    );
     assert_eq!(error.reason, "NoClusters");
-    assert!(error.message.contains("clusters: east, edge, south, west, zero"), "{error}");
+    assert!(
+        error.message.contains("clusters: east, edge, south, west, zero"),
+        "{error}"
+    );
     let error = fail(json!({}), &BTreeMap::new());
     assert!(error.message.contains("fleet all has no clusters"), "{error}");
     let error = fail(json!({"clusterNames": ["edge"]}), &fleet());
@@ -92,7 +125,10 @@ fn names(count: usize) -> Vec<String> {
 fn replicas_are_divided_by_weight() {
     let weighted = |weights: &[(&str, u32)]| Replicas {
         strategy: ReplicaStrategy::Weighted,
-        weights: weights.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
+        weights: weights
+            .iter()
+            .map(|(name, weight)| ((*name).to_owned(), *weight))
+            .collect(),
     };
     let clusters = names(3);
     for (replicas, how, expected) in [
@@ -105,9 +141,16 @@ fn replicas_are_divided_by_weight() {
         (0, weighted(&[("c01", 0)]), [0, 0, 0]),
     ] {
         let divided = divide(replicas, &clusters, &how).unwrap();
-        assert_eq!(divided.into_values().collect::<Vec<_>>(), expected, "{replicas} {how:?}");
+        assert_eq!(
+            divided.into_values().collect::<Vec<_>>(),
+            expected,
+            "{replicas} {how:?}"
+        );
     }
-    assert_eq!(divide(1, &clusters, &weighted(&[("c00", 0)])).unwrap_err().reason, "NoWeights");
+    assert_eq!(
+        divide(1, &clusters, &weighted(&[("c00", 0)])).unwrap_err().reason,
+        "NoWeights"
+    );
 }
 
 proptest! {

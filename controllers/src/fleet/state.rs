@@ -140,10 +140,13 @@ impl FleetState {
 
     /// Everything in a namespace, with what identifies it.
     pub fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (TemplateKey, &'a FleetObject)> {
-        self.snapshot.iter().filter(move |object| *object.namespace == *namespace).filter_map(|object| {
-            let key = TemplateKey::parse(object.key.strip_prefix(&self.prefix)?)?;
-            Some((key, &object.extra))
-        })
+        self.snapshot
+            .iter()
+            .filter(move |object| *object.namespace == *namespace)
+            .filter_map(|object| {
+                let key = TemplateKey::parse(object.key.strip_prefix(&self.prefix)?)?;
+                Some((key, &object.extra))
+            })
     }
 
     /// A template.
@@ -198,10 +201,13 @@ impl FleetState {
     #[must_use]
     pub fn overrides(&self) -> Vec<Arc<OverrideObject>> {
         let kinds = ["umbra.dev/clusteroverrides/", "umbra.dev/overrides/"];
-        let found = kinds.iter().flat_map(|kind| self.below(kind)).filter_map(|object| match object {
-            FleetObject::Override(found) => Some(Arc::clone(found)),
-            _ => None,
-        });
+        let found = kinds
+            .iter()
+            .flat_map(|kind| self.below(kind))
+            .filter_map(|object| match object {
+                FleetObject::Override(found) => Some(Arc::clone(found)),
+                _ => None,
+            });
         found.collect()
     }
 
@@ -230,10 +236,13 @@ impl FleetState {
 
     /// All renderings whose namespace and name start with `path`.
     fn renderings_below(&self, path: &str) -> Vec<Arc<Rendering>> {
-        let found = self.below(&format!("umbra.dev/renderings/{path}")).into_iter().filter_map(|object| match object {
-            FleetObject::Rendering(rendering) => Some(Arc::clone(rendering)),
-            _ => None,
-        });
+        let found = self
+            .below(&format!("umbra.dev/renderings/{path}"))
+            .into_iter()
+            .filter_map(|object| match object {
+                FleetObject::Rendering(rendering) => Some(Arc::clone(rendering)),
+                _ => None,
+            });
         found.collect()
     }
 
@@ -265,7 +274,12 @@ pub fn places(placement: &PlacementObject, key: &TemplateKey, template: &Value) 
         PlacementKind::ClusterPlacement => true,
         PlacementKind::Placement => key.namespace.is_some() && key.namespace.as_deref() == placement.namespace(),
     };
-    in_reach && placement.spec.resources.iter().any(|resources| selects(resources, template))
+    in_reach
+        && placement
+            .spec
+            .resources
+            .iter()
+            .any(|resources| selects(resources, template))
 }
 
 fn selects(resources: &ResourceSelector, template: &Value) -> bool {

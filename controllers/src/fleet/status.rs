@@ -1,17 +1,16 @@
-//! What placements, overrides and templates say about how they stand in the clusters.
+//! What placements and overrides say about how they stand in the clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use umbra_admission::overrides::{OverrideIdentity, OverrideKind};
 use umbra_api::overrides::OverrideStatus;
 use umbra_api::placement::{PlacedCluster, PlacementStatus, condition};
 use umbra_api::rendering::{self, Rendering};
 use umbra_apimachinery::gvk::GroupResource;
-use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::Status;
 use umbra_registry::fleet::printer::is_applied;
 use umbra_registry::fleet::{PlacementKind, PlacementObject, TemplateKey, rendering_name};
@@ -27,35 +26,6 @@ use super::write::Place;
 
 /// The condition of an override.
 const APPLIED: &str = "Applied";
-
-/// The counts of each kind's status that are summed over clusters.
-const SUMMED: [(&str, &str, &[&str]); 5] = [
-    (
-        "apps",
-        "deployments",
-        &["replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"],
-    ),
-    ("apps", "replicasets", &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"]),
-    (
-        "apps",
-        "statefulsets",
-        &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
-    ),
-    (
-        "apps",
-        "daemonsets",
-        &[
-            "currentNumberScheduled",
-            "desiredNumberScheduled",
-            "numberMisscheduled",
-            "numberReady",
-            "updatedNumberScheduled",
-            "numberAvailable",
-            "numberUnavailable",
-        ],
-    ),
-    ("batch", "jobs", &["active", "succeeded", "failed", "ready"]),
-];
 
 /// Sets a condition; its time of transition stays where its status does.
 pub(super) fn set_condition(
@@ -150,9 +120,10 @@ impl Inner {
                 status.observed_generation = generation;
                 status.selected = Some(report.selected);
                 status.clusters.clone_from(&report.clusters);
-                for (kind, (is_true, reason, message)) in
-                    [(condition::SCHEDULED, &report.scheduled), (condition::APPLIED, &report.applied)]
-                {
+                for (kind, (is_true, reason, message)) in [
+                    (condition::SCHEDULED, &report.scheduled),
+                    (condition::APPLIED, &report.applied),
+                ] {
                     set_condition(&mut status.conditions, kind, *is_true, reason, message, generation);
                 }
             })
@@ -163,8 +134,10 @@ impl Inner {
     fn placement_report(&self, state: &FleetState, placement: &PlacementObject) -> PlacementReport {
         let key = PlacementKey::of(placement);
         let clusters = fleet_clusters(&self.directory.state(), self.api.name());
-        let templates: Vec<(&TemplateKey, &Arc<Value>)> =
-            state.templates().filter(|(key, template)| places(placement, key, template)).collect();
+        let templates: Vec<(&TemplateKey, &Arc<Value>)> = state
+            .templates()
+            .filter(|(key, template)| places(placement, key, template))
+            .collect();
         let mut own: BTreeMap<String, Vec<Arc<Rendering>>> = BTreeMap::new();
         for rendering in state.renderings() {
             if PlacementKey::of_rendering(&rendering).as_ref() == Some(&key) {
@@ -180,18 +153,29 @@ impl Inner {
             let renderings = own.get(name).map_or(&[][..], Vec::as_slice);
             let is_selected = selected.as_ref().is_ok_and(|selected| selected.contains(name));
             // Templates that nobody has rendered for this cluster yet; those of an older placement are not missing.
-            let missing = templates.iter().filter(|(key, _)| is_selected && !has_rendering(state, key, name)).count();
+            let missing = templates
+                .iter()
+                .filter(|(key, _)| is_selected && !has_rendering(state, key, name))
+                .count();
             placed.push(self.placed_cluster(name, renderings, missing, &mut faults));
         }
         let scheduled = match &selected {
-            Ok(selected) => (true, "Scheduled".to_owned(), format!("{} clusters are selected", selected.len())),
+            Ok(selected) => (
+                true,
+                "Scheduled".to_owned(),
+                format!("{} clusters are selected", selected.len()),
+            ),
             Err(error) => (false, error.reason.to_owned(), error.message.clone()),
         };
         let applied = match (templates.is_empty(), faults.first(), &selected) {
             (_, Some(first), _) => (false, first.reason.clone(), and_more(&first.message, faults.len())),
             (true, None, _) => (false, "NoTemplates".to_owned(), no_templates(placement)),
             (false, None, Err(error)) => (false, error.reason.to_owned(), error.message.clone()),
-            (false, None, Ok(_)) => (true, "Applied".to_owned(), "every selected cluster has its renderings".to_owned()),
+            (false, None, Ok(_)) => (
+                true,
+                "Applied".to_owned(),
+                "every selected cluster has its renderings".to_owned(),
+            ),
         };
         PlacementReport {
             selected: i64::try_from(selected.map_or(current.len(), |selected| selected.len())).unwrap_or(i64::MAX),
@@ -217,7 +201,9 @@ impl Inner {
             applied += u32::from(is_applied(rendering));
             if let Some(replicas) = replicas_of(&rendering.spec.object) {
                 *placed.replicas.get_or_insert(0) += replicas;
-                let ready = self.live_status(rendering).and_then(|status| status["readyReplicas"].as_i64());
+                let ready = self
+                    .live_status(rendering)
+                    .and_then(|status| status["readyReplicas"].as_i64());
                 *placed.ready.get_or_insert(0) += ready.unwrap_or_default();
             }
             if let Some(fault) = fault(rendering) {
@@ -243,7 +229,8 @@ impl Inner {
         Some(self.live(rendering)?["status"].take())
     }
 
-    fn live(&self, rendering: &Rendering) -> Option<Value> {
+    /// The object in its cluster, as far as it is known.
+    pub(super) fn live(&self, rendering: &Rendering) -> Option<Value> {
         let resource = GroupResource::parse(&rendering.spec.template.resource);
         let snapshot = self.copies.cache(&resource).snapshot();
         let copy = snapshot.get(&copy_key_of(rendering, &resource))?;
@@ -275,51 +262,6 @@ impl Inner {
             .update_status(place, &uid, |status: &mut OverrideStatus| {
                 status.observed_generation = generation;
                 set_condition(&mut status.conditions, APPLIED, is_true, &reason, &message, generation);
-            })
-            .await?;
-        Ok(Outcome::Done)
-    }
-
-    /// Writes the status of a template: the sums of its objects' statuses, for kinds that count.
-    pub(super) async fn report_template(&self, key: &TemplateKey) -> Result<Outcome, Status> {
-        let counted = SUMMED
-            .iter()
-            .find(|(group, resource, _)| key.resource == GroupResource::new(*group, *resource));
-        let Some((_, _, fields)) = counted else {
-            return Ok(Outcome::Done);
-        };
-        let state = self.state().await?;
-        let Some(template) = state.template(key) else {
-            return Ok(Outcome::Done);
-        };
-        let generation = template["metadata"]["generation"].as_i64();
-        let objects: Vec<(Arc<Rendering>, Option<Value>)> = state
-            .renderings_of(key)
-            .into_values()
-            .map(|rendering| {
-                let live = self.live(&rendering);
-                (rendering, live)
-            })
-            .collect();
-        let sums = sums(fields, objects.iter().filter_map(|(_, live)| live.as_ref()));
-        let observed = objects.iter().all(|(rendering, live)| is_observed(rendering, live.as_ref(), generation));
-        let place = Place {
-            resource: &key.resource,
-            namespace: key.namespace.as_deref(),
-            name: &key.name,
-        };
-        self.writer
-            .update_status(place, template.uid(), |status: &mut Value| {
-                if !status.is_object() {
-                    *status = Value::Object(Map::new());
-                }
-                for (field, sum) in &sums {
-                    status[*field] = (*sum).into();
-                }
-                // Jobs have no such field.
-                if observed && key.resource.group == "apps" {
-                    status["observedGeneration"] = generation.into();
-                }
             })
             .await?;
         Ok(Outcome::Done)
@@ -358,10 +300,14 @@ fn no_templates(placement: &PlacementObject) -> String {
             format!("{} of {}{name}", one.kind, one.api_version)
         })
         .collect();
-    let place = placement
-        .namespace()
-        .map_or_else(|| "the fleet".to_owned(), |namespace| format!("namespace {namespace} of the fleet"));
-    format!("there is no template in {place} that spec.resources selects ({})", wanted.join(", "))
+    let place = placement.namespace().map_or_else(
+        || "the fleet".to_owned(),
+        |namespace| format!("namespace {namespace} of the fleet"),
+    );
+    format!(
+        "there is no template in {place} that spec.resources selects ({})",
+        wanted.join(", ")
+    )
 }
 
 fn override_report(state: &FleetState, identity: &OverrideIdentity) -> (bool, String, String) {
@@ -371,7 +317,10 @@ fn override_report(state: &FleetState, identity: &OverrideIdentity) -> (bool, St
     };
     let kind = identity.kind.as_str();
     let is_blamed = |rendering: &Rendering| {
-        let blamed = rendering.status.as_ref().and_then(|status| status.failed_override.as_ref());
+        let blamed = rendering
+            .status
+            .as_ref()
+            .and_then(|status| status.failed_override.as_ref());
         blamed.is_some_and(|blamed| blamed.kind == kind && blamed.name == identity.name) && is_failing(rendering)
     };
     let failing: Vec<&Arc<Rendering>> = in_reach.iter().filter(|one| is_blamed(one)).collect();
@@ -383,29 +332,22 @@ fn override_report(state: &FleetState, identity: &OverrideIdentity) -> (bool, St
         overrides.any(|one| one.kind == kind && one.name == identity.name)
     };
     match in_reach.iter().filter(takes_part).count() {
-        0 => (true, "NothingSelected".to_owned(), "it selects nothing that is placed now".to_owned()),
-        count => (true, "Applied".to_owned(), format!("it takes part in {count} renderings")),
+        0 => (
+            true,
+            "NothingSelected".to_owned(),
+            "it selects nothing that is placed now".to_owned(),
+        ),
+        count => (
+            true,
+            "Applied".to_owned(),
+            format!("it takes part in {count} renderings"),
+        ),
     }
-}
-
-fn sums<'a>(fields: &[&'static str], objects: impl Iterator<Item = &'a Value> + Clone) -> Vec<(&'static str, i64)> {
-    let sum = |field: &str| objects.clone().filter_map(|object| object["status"][field].as_i64()).sum();
-    fields.iter().map(|field| (*field, sum(field))).collect()
-}
-
-/// Whether the object in the cluster is that of the template's generation, and its controller has seen it.
-fn is_observed(rendering: &Rendering, live: Option<&Value>, generation: Option<i64>) -> bool {
-    let seen = live.is_some_and(|live| {
-        live["status"]["observedGeneration"].as_i64().unwrap_or_default()
-            >= live["metadata"]["generation"].as_i64().unwrap_or_default()
-    });
-    rendering.spec.template.generation == generation && is_applied(rendering) && seen
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_condition_keeps_its_time_until_its_status_changes() {
@@ -414,18 +356,11 @@ mod tests {
         conditions[0].last_transition_time = Time(Timestamp::UNIX_EPOCH);
         set_condition(&mut conditions, "Applied", false, "Conflict", "no", Some(2));
         assert_eq!(conditions[0].last_transition_time.0, Timestamp::UNIX_EPOCH);
-        assert_eq!((conditions[0].reason.as_str(), conditions[0].observed_generation), ("Conflict", Some(2)));
+        assert_eq!(
+            (conditions[0].reason.as_str(), conditions[0].observed_generation),
+            ("Conflict", Some(2))
+        );
         set_condition(&mut conditions, "Applied", true, "Applied", "", Some(2));
         assert!(conditions.len() == 1 && conditions[0].last_transition_time.0 > Timestamp::UNIX_EPOCH);
-    }
-
-    #[test]
-    fn statuses_are_summed() {
-        let objects = [
-            json!({"status": {"replicas": 2, "readyReplicas": 1}}),
-            json!({"status": {"replicas": 3}}),
-            json!({}),
-        ];
-        assert_eq!(sums(&["replicas", "readyReplicas"], objects.iter()), [("replicas", 5), ("readyReplicas", 1)]);
     }
 }

@@ -110,7 +110,13 @@ impl Writer {
     /// A merge patch of an object.
     #[cfg(test)]
     pub(super) async fn patch(&self, place: Place<'_>, patch: &Value) -> Result<(), Status> {
-        self.write(place, WriteVerb::Patch(umbra_registry::request::PatchType::Merge), "", patch).await
+        self.write(
+            place,
+            WriteVerb::Patch(umbra_registry::request::PatchType::Merge),
+            "",
+            patch,
+        )
+        .await
     }
 
     /// Deletes the object of that UID. One that is gone, or another by now, is no error.
@@ -123,7 +129,10 @@ impl Writer {
     pub(super) async fn get(&self, place: Place<'_>) -> Result<Option<Value>, Status> {
         let resource = self.resource(place)?;
         let options = GetOptions::default();
-        match resource.get(&self.context(), place.namespace, place.name, "", &options).await {
+        match resource
+            .get(&self.context(), place.namespace, place.name, "", &options)
+            .await
+        {
             Ok(object) => serde_json::from_slice(&object.json).map(Some).map_err(Status::internal),
             Err(status) if status.is(Reason::NotFound) => Ok(None),
             Err(status) => Err(status),

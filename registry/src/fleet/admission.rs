@@ -40,7 +40,9 @@ impl NamespaceLifecycle {
         let key = format!("{}{}", self.prefix, TemplateKey::namespace(name).path());
         let response = self.store.get(&key).await.map_err(|error| storage_status(&error))?;
         let Some(entry) = response.entry else { return Ok(None) };
-        codec::decode(&entry.value, entry.revision.0).map(Some).map_err(Status::internal)
+        codec::decode(&entry.value, entry.revision.0)
+            .map(Some)
+            .map_err(Status::internal)
     }
 
     async fn check_create(&self, resource: &GroupResource, object: &Value) -> Result<(), Status> {
@@ -52,7 +54,8 @@ impl NamespaceLifecycle {
         match self.namespace(namespace).await? {
             None => Err(Status::not_found(&namespaces, namespace)),
             Some(found) if is_deleting(&found) => {
-                let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+                let why =
+                    format!("unable to create new content in namespace {namespace} because it is being terminated");
                 let status = Status::forbidden(resource, object.name(), &why);
                 Err(status.cause("NamespaceTerminating", why, "metadata.namespace"))
             }
@@ -75,9 +78,14 @@ impl Admission for NamespaceLifecycle {
         match operation {
             Operation::Create => self.check_create(&resource, object).await,
             Operation::Delete
-                if resource == GroupResource::new("", "namespaces") && PERMANENT_NAMESPACES.contains(&object.name()) =>
+                if resource == GroupResource::new("", "namespaces")
+                    && PERMANENT_NAMESPACES.contains(&object.name()) =>
             {
-                Err(Status::forbidden(&resource, object.name(), "this namespace may not be deleted"))
+                Err(Status::forbidden(
+                    &resource,
+                    object.name(),
+                    "this namespace may not be deleted",
+                ))
             }
             _ => Ok(()),
         }

@@ -90,7 +90,9 @@ pub struct FleetApi {
 
 impl std::fmt::Debug for FleetApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FleetApi").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("FleetApi")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -147,12 +149,18 @@ impl FleetApi {
         let documents_of_own = [(kinds::umbra_version(), document)]
             .into_iter()
             .chain(builtin::document(&core).map(|document| (core, document.clone())));
-        own.install(std::iter::once(kinds::namespaces(&cache)).chain(umbra), documents_of_own);
+        own.install(
+            std::iter::once(kinds::namespaces(&cache)).chain(umbra),
+            documents_of_own,
+        );
         let renderings = own
             .store(&kinds::umbra_version().resource("renderings"))
             .map(|store| Arc::new(ReadOnly::new(store, RENDERINGS_ARE_COMPUTED)))
             .ok_or_else(|| Status::internal("the fleet has no renderings"))?;
-        cache.ready(Instant::now() + START).await.map_err(|error| storage_status(&error))?;
+        cache
+            .ready(Instant::now() + START)
+            .await
+            .map_err(|error| storage_status(&error))?;
         let parts = Arc::new(TemplateParts {
             root: fleet_root(&fleet),
             store,
@@ -207,11 +215,17 @@ impl FleetApi {
     #[must_use]
     pub fn writable(&self, resource: &GroupResource) -> Option<Arc<dyn Resource>> {
         let table = self.table.load();
-        let mut found = table.discovery.resources().filter(|one| one.group_resource() == *resource);
+        let mut found = table
+            .discovery
+            .resources()
+            .filter(|one| one.group_resource() == *resource);
         let resource = found.next()?.resource.clone();
         match self.own.store(&resource) {
             Some(store) => Some(store),
-            None => table.templates.get(&resource).map(|one| Arc::clone(one) as Arc<dyn Resource>),
+            None => table
+                .templates
+                .get(&resource)
+                .map(|one| Arc::clone(one) as Arc<dyn Resource>),
         }
     }
 
@@ -225,7 +239,11 @@ impl FleetApi {
 
     /// Whether `user` may do what `info` says. Whoever may enter the fleet (`fleets/proxy`, with the verb of the request's
     /// method) may do it here; what reaches a cluster is for the cluster to refuse.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the one place where this will be decided")]
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "the one place where this will be decided"
+    )]
     fn may(&self, _user: &UserInfo, _info: &RequestInfo) -> Result<(), Status> {
         Ok(())
     }
@@ -259,7 +277,13 @@ impl FleetApi {
             let resource = kind.descriptor.resource.clone();
             discovery.insert(kind.descriptor.clone());
             let clusters = table.clusters.entry(resource.group_version()).or_default();
-            clusters.extend(kind.clusters.iter().filter(|one| !clusters.contains(one)).cloned().collect::<Vec<_>>());
+            clusters.extend(
+                kind.clusters
+                    .iter()
+                    .filter(|one| !clusters.contains(one))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
             let template = match previous.templates.get(&resource) {
                 Some(one) if *one.descriptor() == kind.descriptor => {
                     one.set_clusters(kind.clusters);
@@ -271,10 +295,18 @@ impl FleetApi {
         }
         for descriptor in umbra {
             let is_renderings = descriptor.resource.resource == "renderings";
-            discovery.insert(if is_renderings { read_only(descriptor) } else { descriptor.clone() });
+            discovery.insert(if is_renderings {
+                read_only(descriptor)
+            } else {
+                descriptor.clone()
+            });
         }
         for (resource, template) in &previous.templates {
-            if !table.templates.get(resource).is_some_and(|kept| Arc::ptr_eq(kept, template)) {
+            if !table
+                .templates
+                .get(resource)
+                .is_some_and(|kept| Arc::ptr_eq(kept, template))
+            {
                 template.stop();
             }
         }
@@ -329,7 +361,10 @@ impl Api for FleetApi {
             Some(own) => Some(own),
             None => {
                 let table = self.table.load();
-                table.templates.get(resource).map(|one| Arc::clone(one) as Arc<dyn Resource>)
+                table
+                    .templates
+                    .get(resource)
+                    .map(|one| Arc::clone(one) as Arc<dyn Resource>)
             }
         }
     }

@@ -132,7 +132,9 @@ fn cluster_placement(placement: ClusterPlacement) -> FleetObject {
 }
 
 fn override_(stored: overrides::Override) -> FleetObject {
-    let parsed = Override::from_override(&stored).map(Arc::new).map_err(|error| error.to_string());
+    let parsed = Override::from_override(&stored)
+        .map(Arc::new)
+        .map_err(|error| error.to_string());
     FleetObject::Override(Arc::new(OverrideObject {
         identity: OverrideIdentity {
             kind: OverrideKind::Override,
@@ -146,7 +148,9 @@ fn override_(stored: overrides::Override) -> FleetObject {
 }
 
 fn cluster_override(stored: overrides::ClusterOverride) -> FleetObject {
-    let parsed = Override::from_cluster_override(&stored).map(Arc::new).map_err(|error| error.to_string());
+    let parsed = Override::from_cluster_override(&stored)
+        .map(Arc::new)
+        .map_err(|error| error.to_string());
     FleetObject::Override(Arc::new(OverrideObject {
         identity: OverrideIdentity {
             kind: OverrideKind::ClusterOverride,
@@ -173,7 +177,9 @@ impl Indexer for FleetIndexer {
         let labels: StringMap = match &object {
             FleetObject::Template(_, template) => {
                 let labels = template["metadata"]["labels"].as_object().into_iter().flatten();
-                labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()
+                labels
+                    .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+                    .collect()
             }
             _ => StringMap::default(),
         };

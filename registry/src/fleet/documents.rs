@@ -34,12 +34,16 @@ pub trait Documents: Send + Sync {
 impl Documents for ChildDocuments {
     async fn index(&self, cluster: &str) -> Result<Vec<(GroupVersion, String)>, Status> {
         let index = Self::index(self, cluster).await.map_err(|error| status(&error))?;
-        let hashes = index.iter().map(|(version, location)| (version.clone(), location.hash.clone()));
+        let hashes = index
+            .iter()
+            .map(|(version, location)| (version.clone(), location.hash.clone()));
         Ok(hashes.collect())
     }
 
     async fn document(&self, cluster: &str, version: &GroupVersion) -> Result<Bytes, Status> {
-        Self::document(self, cluster, version).await.map_err(|error| status(&error))
+        Self::document(self, cluster, version)
+            .await
+            .map_err(|error| status(&error))
     }
 
     async fn type_schema(&self, cluster: &str, kind: &GroupVersionKind) -> Result<Option<TypeSchema>, Status> {

@@ -32,12 +32,25 @@ pub fn umbra_kinds() -> Result<(Vec<Strategy>, Document), DocumentError> {
     let definitions = umbra_api::fleet_definitions();
     let schemas: Vec<(GroupVersionKind, String, Option<Value>)> = definitions
         .iter()
-        .flat_map(|definition| definition.spec.versions.iter().map(move |version| (definition, version)))
+        .flat_map(|definition| {
+            definition
+                .spec
+                .versions
+                .iter()
+                .map(move |version| (definition, version))
+        })
         .map(|(definition, version)| {
             let spec = &definition.spec;
             let kind = GroupVersionKind::new(&spec.group, &version.name, &spec.names.kind);
-            let list = spec.names.list_kind.clone().unwrap_or_else(|| format!("{}List", spec.names.kind));
-            let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+            let list = spec
+                .names
+                .list_kind
+                .clone()
+                .unwrap_or_else(|| format!("{}List", spec.names.kind));
+            let schema = version
+                .schema
+                .as_ref()
+                .and_then(|schema| schema.open_api_v3_schema.as_ref());
             (kind, list, schema.and_then(|schema| serde_json::to_value(schema).ok()))
         })
         .collect();
@@ -52,7 +65,13 @@ pub fn umbra_kinds() -> Result<(Vec<Strategy>, Document), DocumentError> {
     let document = Document::custom_resources(&resources)?;
     let strategies = definitions
         .iter()
-        .flat_map(|definition| definition.spec.versions.iter().map(move |version| (definition, version)))
+        .flat_map(|definition| {
+            definition
+                .spec
+                .versions
+                .iter()
+                .map(move |version| (definition, version))
+        })
         .map(|(definition, version)| strategy(definition, version, &document))
         .collect();
     Ok((strategies, document))
@@ -90,10 +109,7 @@ fn strategy(
     }
 }
 
-fn descriptor(
-    definition: &CustomResourceDefinition,
-    version: &CustomResourceDefinitionVersion,
-) -> ResourceDescriptor {
+fn descriptor(definition: &CustomResourceDefinition, version: &CustomResourceDefinitionVersion) -> ResourceDescriptor {
     let spec = &definition.spec;
     let names = &spec.names;
     let kind = GroupVersionKind::new(&spec.group, &version.name, &names.kind);
@@ -105,7 +121,10 @@ fn descriptor(
         short_names: names.short_names.clone().unwrap_or_default(),
         categories: names.categories.clone().unwrap_or_default(),
         verbs: Vec::new(),
-        subresources: has_status.then(|| subresource("status", kind.clone())).into_iter().collect(),
+        subresources: has_status
+            .then(|| subresource("status", kind.clone()))
+            .into_iter()
+            .collect(),
         kind: kind.kind,
     }
 }

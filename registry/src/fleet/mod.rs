@@ -30,7 +30,6 @@ pub mod template;
 pub mod template_kinds;
 pub mod validation;
 
-
 pub use api::{FleetApi, FleetDependencies};
 pub use cache::{FleetCache, FleetObject, OverrideObject, PlacementKind, PlacementObject};
 pub use documents::Documents;

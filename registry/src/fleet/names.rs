@@ -88,7 +88,11 @@ impl TemplateKey {
     /// Where the template is stored, below the fleet's prefix.
     #[must_use]
     pub fn path(&self) -> String {
-        let group = if self.resource.group.is_empty() { "core" } else { &self.resource.group };
+        let group = if self.resource.group.is_empty() {
+            "core"
+        } else {
+            &self.resource.group
+        };
         let resource = &self.resource.resource;
         match &self.namespace {
             Some(namespace) => format!("{group}/{resource}/{namespace}/{}", self.name),

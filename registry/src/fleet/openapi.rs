@@ -54,7 +54,10 @@ impl OpenApi for FleetOpenApi {
             }
         }
         let own = self.own.index().await?;
-        found.extend(own.into_iter().filter(|(version, _)| !self.clusters.contains_key(version)));
+        found.extend(
+            own.into_iter()
+                .filter(|(version, _)| !self.clusters.contains_key(version)),
+        );
         Ok(found)
     }
 

@@ -26,7 +26,9 @@ pub struct TemplatePrinter {
 
 impl std::fmt::Debug for TemplatePrinter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TemplatePrinter").field("resource", &self.resource).finish_non_exhaustive()
+        f.debug_struct("TemplatePrinter")
+            .field("resource", &self.resource)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,10 +107,16 @@ impl Printer for TemplatePrinter {
     fn columns(&self) -> Vec<ColumnDefinition> {
         let mut columns = vec![
             ColumnDefinition::name(),
-            ColumnDefinition::string("Placed", "How many clusters have the template, of how many it is placed on."),
+            ColumnDefinition::string(
+                "Placed",
+                "How many clusters have the template, of how many it is placed on.",
+            ),
         ];
         if self.has_readiness() {
-            columns.push(ColumnDefinition::string("Ready", "How much of it is ready, over all clusters."));
+            columns.push(ColumnDefinition::string(
+                "Ready",
+                "How much of it is ready, over all clusters.",
+            ));
         }
         columns.push(ColumnDefinition::age());
         columns

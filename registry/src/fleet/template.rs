@@ -48,7 +48,9 @@ pub struct TemplateParts {
 
 impl std::fmt::Debug for TemplateParts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TemplateParts").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("TemplateParts")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +131,13 @@ impl TemplateResource {
 
     fn with_cache(&self, strategy: Strategy, cache: Arc<Cache<StoredIndexer>>) -> ResourceStore {
         let store = Arc::clone(&self.parts.store);
-        ResourceStore::new(strategy, self.keys.clone(), store, cache, Arc::clone(&self.parts.admission))
+        ResourceStore::new(
+            strategy,
+            self.keys.clone(),
+            store,
+            cache,
+            Arc::clone(&self.parts.admission),
+        )
     }
 
     /// The schema of the kind, from the first cluster that can say.
@@ -159,11 +167,13 @@ impl TemplateResource {
 
     /// The store to write with.
     async fn writes(&self, context: &RequestContext) -> Result<ResourceStore, Status> {
-        let schema = tokio::time::timeout_at(context.deadline, self.schema()).await.map_err(|_| {
-            let kind = &self.strategy.descriptor.kind;
-            let message = format!("no cluster said in time what a {kind} looks like, so it cannot be validated");
-            Status::failure(Reason::Timeout, message)
-        })??;
+        let schema = tokio::time::timeout_at(context.deadline, self.schema())
+            .await
+            .map_err(|_| {
+                let kind = &self.strategy.descriptor.kind;
+                let message = format!("no cluster said in time what a {kind} looks like, so it cannot be validated");
+                Status::failure(Reason::Timeout, message)
+            })??;
         let dialect = schema.as_ref().map_or(Dialect::CustomResource, dialect_of);
         let strategy = self.strategy.clone().with_schema(schema, dialect);
         Ok(self.with_cache(strategy, Arc::clone(self.reads().cache())))
@@ -248,7 +258,9 @@ impl Behavior for TemplateBehavior {
 
 /// Takes off a template what only objects of clusters have: somebody may have copied it from one.
 pub(super) fn clean(object: &mut Value) {
-    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    let Some(metadata) = object["metadata"].as_object_mut() else {
+        return;
+    };
     metadata.remove("ownerReferences");
     for (map, marks) in [
         ("labels", &[FLEET_LABEL, CLUSTER_LABEL][..]),

@@ -96,7 +96,10 @@ pub fn template_kinds(directory: &Directory, catalog: &Catalog, fleet: &str) -> 
 /// Whether requests reach the cluster and its copies are up to date.
 #[must_use]
 pub fn is_ready(directory: &Directory, cluster: &str) -> bool {
-    let status = directory.clusters.get(cluster).and_then(|cluster| cluster.status.as_ref());
+    let status = directory
+        .clusters
+        .get(cluster)
+        .and_then(|cluster| cluster.status.as_ref());
     status.is_some_and(|status| {
         let mut conditions = status.conditions.iter();
         conditions.any(|one| one.type_ == umbra_api::cluster::condition::READY && one.status == "True")
@@ -105,9 +108,14 @@ pub fn is_ready(directory: &Directory, cluster: &str) -> bool {
 
 fn candidates(discovery: &Discovery) -> impl Iterator<Item = &ResourceDescriptor> {
     discovery.resources().filter(|descriptor| {
-        let (group, resource) = (descriptor.resource.group.as_str(), descriptor.resource.resource.as_str());
+        let (group, resource) = (
+            descriptor.resource.group.as_str(),
+            descriptor.resource.resource.as_str(),
+        );
         // Applying needs patch; withdrawing needs delete.
-        ["create", "get", "patch", "delete"].iter().all(|verb| descriptor.serves(verb))
+        ["create", "get", "patch", "delete"]
+            .iter()
+            .all(|verb| descriptor.serves(verb))
             && !NO_TEMPLATES.contains(&group)
             && !NOT_TEMPLATES.contains(&(group, resource))
     })
@@ -116,6 +124,8 @@ fn candidates(discovery: &Discovery) -> impl Iterator<Item = &ResourceDescriptor
 fn as_template(descriptor: &ResourceDescriptor) -> ResourceDescriptor {
     let mut descriptor = descriptor.clone();
     descriptor.verbs = STORED_VERBS.map(str::to_owned).to_vec();
-    descriptor.subresources.retain(|one| SUBRESOURCES.contains(&one.name.as_str()));
+    descriptor
+        .subresources
+        .retain(|one| SUBRESOURCES.contains(&one.name.as_str()));
     descriptor
 }

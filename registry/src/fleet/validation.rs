@@ -54,7 +54,11 @@ impl Behavior for CheckOverride {
             Ok((fault, rollout)) => {
                 let pinning = (rollout == Rollout::OnNextUpdate)
                     .then(|| cause("FieldValueNotSupported", "spec.rollout", NO_PINNING));
-                fault.map(|fault| invalid_override(&fault)).into_iter().chain(pinning).collect()
+                fault
+                    .map(|fault| invalid_override(&fault))
+                    .into_iter()
+                    .chain(pinning)
+                    .collect()
             }
             Err(cause) => vec![cause],
         }
@@ -85,7 +89,11 @@ fn placement_faults(spec: &PlacementSpec) -> Vec<Cause> {
     let mut faults = Vec::new();
     if spec.resources.is_empty() {
         let why = "names no resources, so the placement would place nothing";
-        faults.push(cause("FieldValueRequired", "spec.resources", &format!("Required value: {why}")));
+        faults.push(cause(
+            "FieldValueRequired",
+            "spec.resources",
+            &format!("Required value: {why}"),
+        ));
     }
     for (index, resource) in spec.resources.iter().enumerate() {
         let at = |field: &str| format!("spec.resources[{index}].{field}");
@@ -124,8 +132,10 @@ mod tests {
 
     #[test]
     fn placements_say_what_is_wrong_with_which_field() {
-        let placement = |spec: Value| json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "Placement",
-            "metadata": {"name": "a", "namespace": "shop"}, "spec": spec});
+        let placement = |spec: Value| {
+            json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "Placement",
+            "metadata": {"name": "a", "namespace": "shop"}, "spec": spec})
+        };
         let check = |spec: Value| CheckPlacement { cluster_scoped: false }.validate(&placement(spec));
         assert!(check(json!({"resources": [{"apiVersion": "v1", "kind": "ConfigMap"}]})).is_empty());
         let faults = check(json!({
@@ -166,7 +176,8 @@ mod tests {
         assert!(check(json!({})).is_empty());
         assert_eq!(fields(&check(json!({"priority": 1001}))), ["spec.priority"]);
         assert_eq!(fields(&check(json!({"rollout": "OnNextUpdate"}))), ["spec.rollout"]);
-        let patches = json!({"patches": [{"type": "JSONPatch", "value": [{"op": "replace", "path": "a", "value": 1}]}]});
+        let patches =
+            json!({"patches": [{"type": "JSONPatch", "value": [{"op": "replace", "path": "a", "value": 1}]}]});
         assert_eq!(fields(&check(patches)), ["spec.patches[0].value"]);
     }
 }

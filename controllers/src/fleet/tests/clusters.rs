@@ -51,7 +51,11 @@ impl Clusters {
 
     pub(super) fn paths(&self, cluster: &str) -> Vec<String> {
         let objects = self.objects.lock();
-        objects.keys().filter(|(one, _)| one == cluster).map(|(_, path)| path.clone()).collect()
+        objects
+            .keys()
+            .filter(|(one, _)| one == cluster)
+            .map(|(_, path)| path.clone())
+            .collect()
     }
 
     /// What every cluster has, without what differs from run to run.
@@ -76,10 +80,15 @@ impl Clusters {
             object.set_metadata("uid", format!("uid-{revision}"));
         }
         self.writes.fetch_add(1, Ordering::Relaxed);
-        self.objects.lock().insert((cluster.to_owned(), path.to_owned()), object.clone());
+        self.objects
+            .lock()
+            .insert((cluster.to_owned(), path.to_owned()), object.clone());
         let (resource, key) = copied(cluster, path, &object);
         let translated = to_view(object.to_string().as_bytes(), cluster, &resource, None).unwrap();
-        self.store.put(&key, translated.envelope.encode(), Precondition::None).await.unwrap();
+        self.store
+            .put(&key, translated.envelope.encode(), Precondition::None)
+            .await
+            .unwrap();
         object
     }
 
@@ -123,7 +132,14 @@ fn copied(cluster: &str, path: &str, object: &Value) -> (GroupResource, String) 
     };
     let resource = GroupResource::new(group, resource);
     let name = object.name();
-    let key = copy_key(&resource, CopyKey { cluster, namespace, name });
+    let key = copy_key(
+        &resource,
+        CopyKey {
+            cluster,
+            namespace,
+            name,
+        },
+    );
     (resource, key)
 }
 

@@ -64,7 +64,10 @@ pub(super) async fn world(names: &[&str]) -> (Arc<dyn Store>, Arc<Clusters>) {
         put_cluster(store.as_ref(), name, json!({"region": "eu"})).await;
         let kinds = ["namespaces", "configmaps", "deployments"];
         let mut discovery = Discovery::new();
-        for descriptor in builtin::resources().iter().filter(|one| kinds.contains(&one.resource.resource.as_str())) {
+        for descriptor in builtin::resources()
+            .iter()
+            .filter(|one| kinds.contains(&one.resource.resource.as_str()))
+        {
             discovery.insert(descriptor.clone());
         }
         let api = ClusterApi {
@@ -89,7 +92,10 @@ pub(super) async fn put_cluster(store: &dyn Store, name: &str, labels: Value) {
 }
 
 async fn put(store: &dyn Store, key: &str, value: &Value) {
-    store.put(key, value.to_string().into(), Precondition::None).await.unwrap();
+    store
+        .put(key, value.to_string().into(), Precondition::None)
+        .await
+        .unwrap();
 }
 
 impl Hub {
@@ -169,7 +175,10 @@ impl Hub {
             namespace,
             name,
         };
-        self.writer.delete(place, object["metadata"]["uid"].as_str().unwrap()).await.unwrap();
+        self.writer
+            .delete(place, object["metadata"]["uid"].as_str().unwrap())
+            .await
+            .unwrap();
     }
 
     pub(super) async fn patch(&self, resource: &str, namespace: Option<&str>, name: &str, patch: Value) {
@@ -217,7 +226,11 @@ fn place_of(object: &Value) -> (GroupResource, Option<String>, String) {
     let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().map(str::to_owned);
-    (GroupResource::new(group, plural), namespace, metadata["name"].as_str().unwrap().to_owned())
+    (
+        GroupResource::new(group, plural),
+        namespace,
+        metadata["name"].as_str().unwrap().to_owned(),
+    )
 }
 
 /// Waits until there is an answer.

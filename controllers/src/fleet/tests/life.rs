@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use umbra_storage::{
-    GetResponse, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream,
-};
+use umbra_storage::{GetResponse, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream};
 
 /// How many writes are left.
 #[derive(Debug)]

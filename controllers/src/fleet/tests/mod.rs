@@ -40,6 +40,7 @@ fn deployment() -> Value {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn placement(changes: Value) -> Value {
     let mut placement = json!({
         "apiVersion": "umbra.dev/v1alpha1", "kind": "Placement", "metadata": {"name": "web", "namespace": "shop"},
@@ -51,6 +52,7 @@ fn placement(changes: Value) -> Value {
     placement
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "called with literals")]
 fn override_(kind: &str, name: &str, patches: Value) -> Value {
     let mut object = json!({
         "apiVersion": "umbra.dev/v1alpha1", "kind": kind, "metadata": {"name": name},
@@ -65,11 +67,19 @@ fn override_(kind: &str, name: &str, patches: Value) -> Value {
 fn registry() -> Value {
     let image = "${cluster.name}.registry.example/web:1";
     let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]);
-    override_("ClusterOverride", "registry", json!([{"type": "JSONPatch", "value": patch}]))
+    override_(
+        "ClusterOverride",
+        "registry",
+        json!([{"type": "JSONPatch", "value": patch}]),
+    )
 }
 
 fn replicas(count: i64) -> Value {
-    override_("Override", "replicas", json!([{"type": "MergePatch", "value": {"spec": {"replicas": count}}}]))
+    override_(
+        "Override",
+        "replicas",
+        json!([{"type": "MergePatch", "value": {"spec": {"replicas": count}}}]),
+    )
 }
 
 async fn hub(names: &[&str]) -> (Hub, Arc<Clusters>) {
@@ -95,16 +105,36 @@ async fn what_is_placed_reaches_every_cluster_after_its_overrides() {
     hub.condition(PLACEMENT, "Applied", "True", "Applied").await;
     for cluster in ["east", "west"] {
         let web = clusters.object(cluster, WEB).unwrap();
-        let image = web["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
+        let image = web["spec"]["template"]["spec"]["containers"][0]["image"]
+            .as_str()
+            .unwrap();
         assert_eq!(image, format!("{cluster}.registry.example/web:1"));
         assert_eq!(web["spec"]["replicas"], 7);
         assert_eq!(web["metadata"]["labels"]["umbra.dev/fleet"], "all");
-        assert_eq!(clusters.object(cluster, SHOP).unwrap()["metadata"]["labels"]["team"], "web");
+        assert_eq!(
+            clusters.object(cluster, SHOP).unwrap()["metadata"]["labels"]["team"],
+            "web"
+        );
     }
-    let rendering = hub.get("renderings.umbra.dev", Some("shop"), "web.deployments.apps@east").await.unwrap();
-    let taken: Vec<&Value> = rendering["spec"]["overrides"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    let rendering = hub
+        .get("renderings.umbra.dev", Some("shop"), "web.deployments.apps@east")
+        .await
+        .unwrap();
+    let taken: Vec<&Value> = rendering["spec"]["overrides"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
     assert_eq!(taken, ["registry", "replicas"]);
-    let message = hub.condition(("overrides.umbra.dev", Some("shop"), "replicas"), "Applied", "True", "Applied").await;
+    let message = hub
+        .condition(
+            ("overrides.umbra.dev", Some("shop"), "replicas"),
+            "Applied",
+            "True",
+            "Applied",
+        )
+        .await;
     assert_eq!(message, "it takes part in 2 renderings");
 
     hub.delete("overrides.umbra.dev", Some("shop"), "replicas").await;
@@ -118,7 +148,12 @@ async fn what_is_placed_reaches_every_cluster_after_its_overrides() {
     eventually("the placement counts replicas", async || {
         let placement = hub.get("placements.umbra.dev", Some("shop"), "web").await?;
         let rows = placement["status"]["clusters"].as_array()?;
-        (rows.iter().map(|row| row["replicas"].as_i64().unwrap_or_default()).collect::<Vec<_>>() == [3, 1]).then_some(())
+        (rows
+            .iter()
+            .map(|row| row["replicas"].as_i64().unwrap_or_default())
+            .collect::<Vec<_>>()
+            == [3, 1])
+        .then_some(())
     })
     .await;
 
@@ -152,17 +187,32 @@ async fn what_is_not_ours_is_touched_only_where_the_placement_says_so() {
     let west = ("renderings.umbra.dev", Some("shop"), "web.deployments.apps@west");
     for rendering in [east, west] {
         let message = hub.condition(rendering, "Applied", "False", "Conflict").await;
-        assert!(message.contains("does not belong to this fleet") && message.contains("onConflict"), "{message}");
+        assert!(
+            message.contains("does not belong to this fleet") && message.contains("onConflict"),
+            "{message}"
+        );
     }
     hub.condition(PLACEMENT, "Applied", "False", "Conflict").await;
     assert_eq!(clusters.object("east", WEB).unwrap(), theirs);
 
-    hub.patch("placements.umbra.dev", Some("shop"), "web", json!({"spec": {"onConflict": "AdoptIfSame"}})).await;
+    hub.patch(
+        "placements.umbra.dev",
+        Some("shop"),
+        "web",
+        json!({"spec": {"onConflict": "AdoptIfSame"}}),
+    )
+    .await;
     hub.condition(west, "Applied", "True", "Applied").await;
     hub.condition(east, "Applied", "False", "Conflict").await;
     assert_eq!(clusters.object("east", WEB).unwrap(), theirs);
 
-    hub.patch("placements.umbra.dev", Some("shop"), "web", json!({"spec": {"onConflict": "Adopt"}})).await;
+    hub.patch(
+        "placements.umbra.dev",
+        Some("shop"),
+        "web",
+        json!({"spec": {"onConflict": "Adopt"}}),
+    )
+    .await;
     hub.condition(east, "Applied", "True", "Applied").await;
     replicas_in(&clusters, "east", 4).await;
     // The namespaces were there, and still belong to nobody here.
@@ -205,18 +255,36 @@ async fn a_patch_that_does_not_apply_keeps_the_last_good_object_and_says_so_ever
     }
     hub.condition(PLACEMENT, "Applied", "True", "Applied").await;
     let patch = json!([{"type": "JSONPatch", "value": [{"op": "replace", "path": "/spec/nothing/here", "value": 1}]}]);
-    hub.patch("overrides.umbra.dev", Some("shop"), "replicas", json!({"spec": {"patches": patch}})).await;
+    hub.patch(
+        "overrides.umbra.dev",
+        Some("shop"),
+        "replicas",
+        json!({"spec": {"patches": patch}}),
+    )
+    .await;
     let rendering = ("renderings.umbra.dev", Some("shop"), "web.deployments.apps@east");
     let overridden = ("overrides.umbra.dev", Some("shop"), "replicas");
     for (object, condition) in [(rendering, "Rendered"), (overridden, "Applied"), (PLACEMENT, "Applied")] {
         let message = hub.condition(object, condition, "False", "OverrideFailed").await;
-        for part in ["Override shop/replicas", "Deployment shop/web", "cluster east", "patch 0", "/spec/nothing"] {
+        for part in [
+            "Override shop/replicas",
+            "Deployment shop/web",
+            "cluster east",
+            "patch 0",
+            "/spec/nothing",
+        ] {
             assert!(message.contains(part), "{part} in {message}");
         }
     }
     assert_eq!(clusters.object("east", WEB).unwrap()["spec"]["replicas"], 7);
     let patch = json!([{"type": "MergePatch", "value": {"spec": {"replicas": 2}}}]);
-    hub.patch("overrides.umbra.dev", Some("shop"), "replicas", json!({"spec": {"patches": patch}})).await;
+    hub.patch(
+        "overrides.umbra.dev",
+        Some("shop"),
+        "replicas",
+        json!({"spec": {"patches": patch}}),
+    )
+    .await;
     replicas_in(&clusters, "east", 2).await;
     for object in [overridden, PLACEMENT] {
         hub.condition(object, "Applied", "True", "Applied").await;
@@ -235,7 +303,10 @@ async fn a_placement_that_matches_no_cluster_says_so_and_leaves_what_runs() {
     let nowhere = json!({"spec": {"clusterSelector": {"matchLabels": {"region": "mars"}}}});
     hub.patch("placements.umbra.dev", Some("shop"), "web", nowhere).await;
     let message = hub.condition(PLACEMENT, "Scheduled", "False", "NoClusters").await;
-    assert!(message.contains("no cluster of fleet all matches (clusters: east)"), "{message}");
+    assert!(
+        message.contains("no cluster of fleet all matches (clusters: east)"),
+        "{message}"
+    );
     assert!(clusters.object("east", WEB).is_some());
     put_cluster(hub.store.as_ref(), "east", json!({"region": "mars"})).await;
     hub.condition(PLACEMENT, "Scheduled", "True", "Scheduled").await;
@@ -272,7 +343,11 @@ async fn drift_is_repaired_and_nothing_else_is_written() {
         (template["status"]["replicas"] == 4).then_some(())
     })
     .await;
-    assert_eq!(clusters.writes.load(Ordering::Relaxed), writes + 1, "only the cluster itself has written");
+    assert_eq!(
+        clusters.writes.load(Ordering::Relaxed),
+        writes + 1,
+        "only the cluster itself has written"
+    );
     clusters.remove("east", WEB).await;
     replicas_in(&clusters, "east", 4).await;
     hub.stop().await;
@@ -287,7 +362,10 @@ async fn a_cluster_that_does_not_answer_is_reported_and_gets_its_object_later() 
     }
     replicas_in(&clusters, "east", 4).await;
     let message = hub.condition(PLACEMENT, "Applied", "False", "ClusterUnreachable").await;
-    assert!(message.contains("cluster west: unreachable since yesterday"), "{message}");
+    assert!(
+        message.contains("cluster west: unreachable since yesterday"),
+        "{message}"
+    );
     clusters.down.lock().clear();
     hub.condition(PLACEMENT, "Applied", "True", "Applied").await;
     hub.stop().await;
@@ -302,8 +380,14 @@ async fn a_namespace_goes_when_what_is_inside_is_withdrawn() {
     hub.condition(PLACEMENT, "Applied", "True", "Applied").await;
     hub.delete("namespaces", None, "shop").await;
     let error = hub.try_create(replicas(3)).await.unwrap_err();
-    assert!(error.is(Reason::Forbidden) || error.is(Reason::AlreadyExists) || error.is(Reason::NotFound), "{error:?}");
-    eventually("the namespace is gone", async || hub.get("namespaces", None, "shop").await.is_none().then_some(())).await;
+    assert!(
+        error.is(Reason::Forbidden) || error.is(Reason::AlreadyExists) || error.is(Reason::NotFound),
+        "{error:?}"
+    );
+    eventually("the namespace is gone", async || {
+        hub.get("namespaces", None, "shop").await.is_none().then_some(())
+    })
+    .await;
     assert!(hub.get("placements.umbra.dev", Some("shop"), "web").await.is_none());
     assert_eq!(clusters.paths("east"), [SHOP]);
     let error = hub.try_create(deployment()).await.unwrap_err();
@@ -318,7 +402,10 @@ async fn what_cannot_work_is_refused_with_advice() {
     let mut pinned = replicas(1);
     pinned["spec"]["rollout"] = "OnNextUpdate".into();
     let error = hub.try_create(pinned).await.unwrap_err();
-    assert!(error.is(Reason::Invalid) && error.message.contains("spec.rollout"), "{error:?}");
+    assert!(
+        error.is(Reason::Invalid) && error.message.contains("spec.rollout"),
+        "{error:?}"
+    );
     let mut typo = deployment();
     typo["spec"]["replicas"] = "four".into();
     assert!(hub.try_create(typo).await.is_err());
@@ -327,7 +414,10 @@ async fn what_cannot_work_is_refused_with_advice() {
     let descriptor = hub.api.discovery().resource(&renderings).cloned().unwrap();
     assert_eq!(descriptor.verbs, ["get", "list", "watch"]);
     let context = umbra_registry::request::RequestContext {
-        user: Arc::new(umbra_apimachinery::user::UserInfo::new("tina", ["system:authenticated"])),
+        user: Arc::new(umbra_apimachinery::user::UserInfo::new(
+            "tina",
+            ["system:authenticated"],
+        )),
         info: Arc::default(),
         prefix: "".into(),
         deadline: tokio::time::Instant::now() + std::time::Duration::from_secs(30),
@@ -345,8 +435,17 @@ async fn what_cannot_work_is_refused_with_advice() {
         list_options: umbra_registry::request::ListOptions::default(),
         query: String::new(),
     };
-    let error = hub.api.resource(&renderings).unwrap().write(&context, request).await.unwrap_err();
-    assert!(error.is(Reason::Forbidden) && error.message.contains("change one of those"), "{error:?}");
+    let error = hub
+        .api
+        .resource(&renderings)
+        .unwrap()
+        .write(&context, request)
+        .await
+        .unwrap_err();
+    assert!(
+        error.is(Reason::Forbidden) && error.message.contains("change one of those"),
+        "{error:?}"
+    );
     hub.stop().await;
 }
 
