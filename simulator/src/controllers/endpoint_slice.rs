@@ -24,13 +24,16 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What services select, by namespace and name.
 #[derive(Default)]
-pub(crate) struct Selectors(HashMap<Box<str>, BTreeMap<Box<str>, BTreeMap<String, String>>>);
+pub(crate) struct Selectors(HashMap<Box<str>, BTreeMap<Box<str>, Selector>>);
 
-fn selector(service: &Value) -> BTreeMap<String, String> {
+/// The labels that a service wants of its pods.
+type Selector = BTreeMap<String, String>;
+
+fn selector(service: &Value) -> Selector {
     serde_json::from_value(service["spec"]["selector"].clone()).unwrap_or_default()
 }
 
-fn selects(selector: &BTreeMap<String, String>, pod: &StoredObject) -> bool {
+fn selects(selector: &Selector, pod: &StoredObject) -> bool {
     let mut wanted = selector.iter();
     !selector.is_empty() && wanted.all(|(key, value)| pod.labels.get(key) == Some(value.as_str()))
 }
@@ -87,7 +90,7 @@ fn slice_name(service: &str, index: usize) -> String {
 }
 
 impl EndpointSlices {
-    fn pods(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Result<Vec<Value>, Status> {
+    fn pods(&self, namespace: &str, selector: &Selector) -> Result<Vec<Value>, Status> {
         let store = &self.0.pods.store;
         let snapshot = store.cache().snapshot();
         let pods = snapshot.range(&store.keys().scope(Some(namespace)), None);

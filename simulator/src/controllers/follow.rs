@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::metadata::OwnerReference;
@@ -16,6 +17,9 @@ use umbra_storage::{Cache, CacheEvent, CacheWatch};
 /// Changes that may wait for one follower: a burst of a thousand pods changing ten times. A follower that falls behind
 /// starts over with everything.
 const BUFFER: usize = 10_000;
+
+/// How long a cache may take to show what it tells watchers of: it does so right afterwards.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// A change of an object, or the object as it is at the start.
 pub(crate) struct Change<'a> {
@@ -52,6 +56,11 @@ async fn follow_until_error(cache: &Arc<Cache<StoredIndexer>>, see: &(impl Fn(&C
         });
     }
     while let Some(Ok(event)) = watch.next().await {
+        // Watchers are told before readers see the change. A controller that looked too early would find what was there
+        // before, and nothing would make it look again.
+        if cache.wait_for(event.revision, Instant::now() + CATCH_UP).await.is_err() {
+            return;
+        }
         see(&Change {
             object: &event.object,
             previous: event.previous.as_deref(),
@@ -101,7 +110,8 @@ impl<V: View> Mirror<V> {
 impl<V: View> State<V> {
     fn refresh(&mut self, cache: &Arc<Cache<StoredIndexer>>) {
         while let Some(watch) = &mut self.watch {
-            match watch.next().now_or_never() {
+            // A task that has used up its turn would otherwise be told that nothing is there.
+            match tokio::task::unconstrained(watch.next()).now_or_never() {
                 None => return,
                 Some(Some(Ok(event))) => apply(&mut self.view, &event),
                 Some(_) => self.watch = None,
@@ -147,7 +157,10 @@ pub(crate) struct Known<F> {
 }
 
 /// Objects by the UID of their controller.
-pub(crate) struct ByController<F>(HashMap<Box<str>, BTreeMap<Arc<str>, Arc<Known<F>>>>);
+pub(crate) struct ByController<F>(HashMap<Box<str>, Owned<F>>);
+
+/// The objects of one owner by their keys.
+type Owned<F> = BTreeMap<Arc<str>, Arc<Known<F>>>;
 
 impl<F> Default for ByController<F> {
     fn default() -> Self {

@@ -131,7 +131,7 @@ pub(crate) fn with_new_images(pod: &Value, now: Timestamp) -> Option<Value> {
     status["phase"] = if runs {
         "Running"
     } else {
-        &*pod["status"]["phase"].as_str().unwrap_or("Pending")
+        pod["status"]["phase"].as_str().unwrap_or("Pending")
     }
     .into();
     status["containerStatuses"] = statuses.into();

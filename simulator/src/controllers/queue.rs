@@ -142,13 +142,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_taker_is_woken() {
-        let queue = std::sync::Arc::new(WorkQueue::default());
-        let taker = tokio::spawn({
-            let queue = std::sync::Arc::clone(&queue);
-            async move { queue.next(1).await }
-        });
-        tokio::task::yield_now().await;
-        queue.add(key("a"), Duration::ZERO);
-        assert_eq!(taker.await.unwrap(), [key("a")]);
+        let queue = WorkQueue::default();
+        let adding = async {
+            tokio::task::yield_now().await;
+            queue.add(key("a"), Duration::ZERO);
+        };
+        let (taken, ()) = tokio::join!(queue.next(1), adding);
+        assert_eq!(taken, [key("a")]);
     }
 }

@@ -321,12 +321,7 @@ impl Work<'_> {
         let mut conditions = old["conditions"].clone();
         self.set_available(&mut conditions, available);
         if paused {
-            self.set_progressing(
-                &mut conditions,
-                "Unknown",
-                "DeploymentPaused",
-                "Deployment is paused".to_owned(),
-            );
+            self.set_progressing(&mut conditions, "Unknown", "DeploymentPaused", "Deployment is paused");
         } else {
             *again = self.judge_progress(&mut conditions, &status, set_name);
         }
@@ -358,7 +353,7 @@ impl Work<'_> {
         }
     }
 
-    fn set_progressing(&self, conditions: &mut Value, status: &str, reason: &str, message: String) {
+    fn set_progressing(&self, conditions: &mut Value, status: &str, reason: &str, message: &str) {
         let condition = json!({
             "type": "Progressing", "status": status, "reason": reason, "message": message,
             "lastUpdateTime": age::rfc3339(self.now),
@@ -380,7 +375,7 @@ impl Work<'_> {
     fn judge_progress(&self, conditions: &mut Value, status: &Value, set_name: &str) -> Option<Duration> {
         if self.is_complete(status) {
             let message = format!("ReplicaSet \"{set_name}\" has successfully progressed.");
-            self.set_progressing(conditions, "True", "NewReplicaSetAvailable", message);
+            self.set_progressing(conditions, "True", "NewReplicaSetAvailable", &message);
             return None;
         }
         let old = &self.deployment["status"];
@@ -418,7 +413,7 @@ impl Work<'_> {
             return Some(left.unsigned_abs());
         }
         let message = format!("ReplicaSet \"{set_name}\" has timed out progressing.");
-        self.set_progressing(conditions, "False", "ProgressDeadlineExceeded", message);
+        self.set_progressing(conditions, "False", "ProgressDeadlineExceeded", &message);
         None
     }
 
