@@ -21,7 +21,10 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -80,7 +83,7 @@ impl Wanted {
         })
     }
 
-    /// The connection. What the spec says wins over the kubeconfig.
+    /// The connection. What the spec says wins over the kubeconfig, as far as [`refuse_detours`] lets it.
     ///
     /// # Errors
     /// Where the kubeconfig or a field of the spec cannot be used.
@@ -89,10 +92,12 @@ impl Wanted {
         let secret = self.connection.credentials_secret_ref.as_ref();
         let origin = format!("Secret {SYSTEM_NAMESPACE}/{}", secret.map_or("", |one| &one.name));
         let unusable = |error: &dyn std::fmt::Display| Problem::new(INVALID, format!("{origin}: {error}"));
-        let kubeconfig = Kubeconfig::parse(&self.kubeconfig.text, "key kubeconfig").map_err(|error| unusable(&error))?;
+        let kubeconfig =
+            Kubeconfig::parse(&self.kubeconfig.text, "key kubeconfig").map_err(|error| unusable(&error))?;
         let context = self.kubeconfig.context.as_deref();
         refuse_files(&kubeconfig, context).map_err(|message| unusable(&message))?;
         let mut config = ChildConfig::from_kubeconfig(name, &kubeconfig, context).map_err(|error| unusable(&error))?;
+        let stored = config.clone();
         let connection = &self.connection;
         let field = |name: &str, error: &dyn std::fmt::Display| {
             Problem::new(INVALID, format!("spec.connection.{name}: {error}"))
@@ -101,7 +106,9 @@ impl Wanted {
             config.server = connection.server.parse().map_err(|error| field("server", &error))?;
         }
         if !connection.ca_data.is_empty() {
-            let pem = BASE64.decode(&connection.ca_data).map_err(|error| field("caData", &error))?;
+            let pem = BASE64
+                .decode(&connection.ca_data)
+                .map_err(|error| field("caData", &error))?;
             config.certificate_authority = Some(pem);
             config.insecure_skip_tls_verify = false;
         }
@@ -109,11 +116,43 @@ impl Wanted {
             config.tls_server_name = Some(connection.tls_server_name.clone());
         }
         if !connection.proxy_url.is_empty() {
-            config.proxy_url = Some(connection.proxy_url.parse().map_err(|error| field("proxyURL", &error))?);
+            config.proxy_url = Some(
+                connection
+                    .proxy_url
+                    .parse()
+                    .map_err(|error| field("proxyURL", &error))?,
+            );
         }
+        refuse_detours(&stored, &config, &origin)?;
         config.identity = identity_of(cluster);
         Ok(config)
     }
+}
+
+/// A credential goes to the server it was stored for and to nobody else: who may write ManagedClusters but no Secrets must
+/// not have it sent to a server of their own, nor through a proxy of their own that the hub would take for the server.
+fn refuse_detours(stored: &ChildConfig, config: &ChildConfig, origin: &str) -> Result<(), Problem> {
+    let address = |config: &ChildConfig| config.server.as_str().trim_end_matches('/').to_owned();
+    if address(stored) != address(config) {
+        let message = format!(
+            "spec.connection.server: {} is not the server that the credential is for; the kubeconfig of {origin} names \
+             {}: change it there, too",
+            address(config),
+            address(stored)
+        );
+        return Err(Problem::new(INVALID, message));
+    }
+    let trusts_as_stored = !config.insecure_skip_tls_verify
+        && stored.certificate_authority == config.certificate_authority
+        && stored.tls_server_name == config.tls_server_name;
+    if stored.proxy_url != config.proxy_url && !trusts_as_stored {
+        let message = format!(
+            "spec.connection.proxyURL: a proxy other than that of the kubeconfig needs a server that is verified as the \
+             kubeconfig of {origin} says; put caData, tlsServerName and the proxy there instead"
+        );
+        return Err(Problem::new(INVALID, message));
+    }
+    Ok(())
 }
 
 /// Files would be the hub's own.
@@ -150,7 +189,10 @@ mod tests {
         let text = json!({"clusters": [{"name": "c", "cluster": {"server": "https://kubeconfig.test"}}],
             "users": [{"name": "u", "user": user}],
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x"});
-        let stored = StoredKubeconfig { text: text.to_string(), context: None };
+        let stored = StoredKubeconfig {
+            text: text.to_string(),
+            context: None,
+        };
         [("s".to_owned(), Arc::new(stored))].into()
     }
 
@@ -164,12 +206,32 @@ mod tests {
         let reference = json!({"name": "s"});
         let plain = config(&json!({"credentialsSecretRef": reference}), &json!({"token": "t"})).unwrap();
         assert_eq!((plain.name.as_str(), plain.server.as_str()), ("east", "https://kubeconfig.test/"));
-        let given = json!({"credentialsSecretRef": reference, "server": "https://spec.test:6443",
-            "tlsServerName": "inner.test", "proxyURL": "http://proxy.test:3128"});
+        let given = json!({"credentialsSecretRef": reference, "server": "https://kubeconfig.test/",
+            "tlsServerName": "inner.test", "caData": BASE64.encode("pem")});
         let given = config(&given, &json!({"token": "t"})).unwrap();
-        assert_eq!(given.server.as_str(), "https://spec.test:6443/");
         assert_eq!(given.tls_server_name.as_deref(), Some("inner.test"));
-        assert_eq!(given.proxy_url.unwrap().as_str(), "http://proxy.test:3128/");
+        assert_eq!(given.certificate_authority.as_deref(), Some(&b"pem"[..]));
+        let proxied = json!({"credentialsSecretRef": reference, "proxyURL": "http://proxy.test:3128"});
+        let proxied = config(&proxied, &json!({"token": "t"})).unwrap();
+        assert_eq!(proxied.proxy_url.unwrap().as_str(), "http://proxy.test:3128/");
+    }
+
+    #[test]
+    fn a_credential_is_sent_nowhere_else() {
+        let proxy = "http://evil.test:3128";
+        for detour in [
+            json!({"server": "https://evil.test"}),
+            json!({"server": "https://kubeconfig.test:8443"}),
+            json!({"server": "https://kubeconfig.test/elsewhere"}),
+            json!({"proxyURL": proxy, "caData": BASE64.encode("pem")}),
+            json!({"proxyURL": proxy, "tlsServerName": "evil.test"}),
+        ] {
+            let mut connection = detour;
+            connection["credentialsSecretRef"] = json!({"name": "s"});
+            let problem = config(&connection, &json!({"token": "t"})).unwrap_err();
+            assert_eq!(problem.reason, INVALID, "{connection}");
+            assert!(problem.message.contains("Secret umbra-system/s"), "{}", problem.message);
+        }
     }
 
     #[test]
@@ -177,7 +239,12 @@ mod tests {
         let token = json!({"token": "t"});
         for (connection, user, reason, expected) in [
             (json!({}), &token, NO_CREDENTIALS, "credentialsSecretRef is missing"),
-            (json!({"credentialsSecretRef": {"name": "other"}}), &token, NO_CREDENTIALS, "umbra-system/other"),
+            (
+                json!({"credentialsSecretRef": {"name": "other"}}),
+                &token,
+                NO_CREDENTIALS,
+                "umbra-system/other",
+            ),
             (
                 json!({"credentialsSecretRef": {"name": "s", "namespace": "shop"}}),
                 &token,
@@ -185,8 +252,18 @@ mod tests {
                 "not from shop",
             ),
             (json!({"mode": "Tunnel"}), &token, INVALID, "tunnels"),
-            (json!({"credentialsSecretRef": {"name": "s"}}), &json!({"tokenFile": "/etc/shadow"}), INVALID, "tokenFile"),
-            (json!({"credentialsSecretRef": {"name": "s"}, "caData": "?"}), &token, INVALID, "caData"),
+            (
+                json!({"credentialsSecretRef": {"name": "s"}}),
+                &json!({"tokenFile": "/etc/shadow"}),
+                INVALID,
+                "tokenFile",
+            ),
+            (
+                json!({"credentialsSecretRef": {"name": "s"}, "caData": "?"}),
+                &token,
+                INVALID,
+                "caData",
+            ),
         ] {
             let problem = config(&connection, user).unwrap_err();
             assert_eq!(problem.reason, reason);

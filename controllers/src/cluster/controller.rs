@@ -99,7 +99,11 @@ impl Workers {
             };
             self.set(name, target);
         }
-        for (_, targets) in self.targets.iter().filter(|(name, _)| !directory.clusters.contains_key(*name)) {
+        for (_, targets) in self
+            .targets
+            .iter()
+            .filter(|(name, _)| !directory.clusters.contains_key(*name))
+        {
             targets.send_if_modified(|target| {
                 let changed = target.cluster.is_some();
                 *target = Target::default();
@@ -126,7 +130,11 @@ impl Workers {
 
     /// Ends a worker that has nothing left to do, unless there is a cluster of that name again.
     fn dismiss(&mut self, name: &str) {
-        if self.targets.get(name).is_some_and(|targets| targets.borrow().cluster.is_none()) {
+        if self
+            .targets
+            .get(name)
+            .is_some_and(|targets| targets.borrow().cluster.is_none())
+        {
             self.targets.remove(name);
         }
     }

@@ -73,7 +73,10 @@ mod tests {
         ] {
             store.put(key, "{}".into(), Precondition::None).await.unwrap();
         }
-        assert_eq!(known_clusters(&store).await.unwrap(), ["east", "east-2"].map(str::to_owned).into());
+        assert_eq!(
+            known_clusters(&store).await.unwrap(),
+            ["east", "east-2"].map(str::to_owned).into()
+        );
         erase_everything(&store, "east").await.unwrap();
         let left = store.range(RangeRequest::prefix("")).await.unwrap().entries;
         let left: Vec<&str> = left.iter().map(|entry| &*entry.key).collect();

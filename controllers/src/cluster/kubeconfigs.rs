@@ -71,7 +71,9 @@ async fn follow_once(
         changed
     });
     *failures = 0;
-    let events = api.watch(&WatchParams::default().timeout(WATCH_SECONDS), &version).await?;
+    let events = api
+        .watch(&WatchParams::default().timeout(WATCH_SECONDS), &version)
+        .await?;
     pin_mut!(events);
     while let Some(event) = events.next().await {
         match event? {
@@ -105,7 +107,12 @@ fn read(secret: &Secret) -> Option<(String, Arc<StoredKubeconfig>)> {
         let bytes = &secret.data.as_ref()?.get(key)?.0;
         String::from_utf8(bytes.clone()).ok()
     };
-    let context = text(CONTEXT).map(|context| context.trim().to_owned()).filter(|context| !context.is_empty());
-    let kubeconfig = StoredKubeconfig { text: text(KUBECONFIG)?, context };
+    let context = text(CONTEXT)
+        .map(|context| context.trim().to_owned())
+        .filter(|context| !context.is_empty());
+    let kubeconfig = StoredKubeconfig {
+        text: text(KUBECONFIG)?,
+        context,
+    };
     Some((secret.metadata.name.clone()?, Arc::new(kubeconfig)))
 }

@@ -16,6 +16,7 @@
 //! * Credentials are taken from the namespace `umbra-system` alone, so that who may register a cluster cannot make the
 //!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own; it may name
 //!   an exec plugin, so who may write Secrets in that namespace may run programs on the hub.
+//! * A credential is sent to the server that its kubeconfig names and nowhere else, whatever the spec of a ManagedCluster says.
 //! * A cluster that becomes reachable again is asked who it is as soon as a probe succeeds, not before: requests of users
 //!   that arrive in between are passed on.
 //! * Connections of mode `Tunnel` are refused in the status.

@@ -104,12 +104,21 @@ impl Reporter {
 
 /// What of the conditions is worth an immediate write.
 fn outcomes(status: &ManagedClusterStatus) -> Vec<(&str, &str, &str)> {
-    status.conditions.iter().map(|one| (&*one.type_, &*one.status, &*one.reason)).collect()
+    status
+        .conditions
+        .iter()
+        .map(|one| (&*one.type_, &*one.status, &*one.reason))
+        .collect()
 }
 
 /// The hub's resource versions are revisions of its store.
 fn version(cluster: &ManagedCluster) -> u64 {
-    cluster.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+    cluster
+        .metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }
 
 fn to_map(status: &ManagedClusterStatus) -> Map<String, Value> {

@@ -23,7 +23,7 @@ use crate::copy::{ChildSource, ClusterCopy, ClusterState};
 const REFRESH: Duration = Duration::from_secs(60);
 /// How soon again, where it was to say who it is and could not.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often copies are counted while they change from not up to date to up to date, and else.
+/// How often copies are counted while they are not up to date, and else.
 const COUNT_SOON: Duration = Duration::from_secs(2);
 const COUNT: Duration = Duration::from_secs(60);
 
@@ -42,6 +42,12 @@ pub(super) struct Session {
     refresh_at: Instant,
     counts: BTreeMap<GroupResource, i64>,
     counted: Option<Instant>,
+    /// Whether the copies were complete when they were counted.
+    counted_complete: bool,
+}
+
+fn count_period(state: &ClusterState) -> Duration {
+    if state.synced() { COUNT } else { COUNT_SOON }
 }
 
 /// A copy that runs.
@@ -73,6 +79,7 @@ impl Session {
             refresh_at: Instant::now() + jittered(REFRESH),
             counts: BTreeMap::new(),
             counted: None,
+            counted_complete: false,
         }
     }
 
@@ -99,7 +106,9 @@ impl Session {
         if self.unverified {
             return Ok(());
         }
-        let copying = self.copying.get_or_insert_with(|| start(&self.child, self.sync.clone(), &copier));
+        let copying = self
+            .copying
+            .get_or_insert_with(|| start(&self.child, self.sync.clone(), &copier));
         let state = copying.state.borrow_and_update().clone();
         self.count(&state, &**copier.store).await;
         Ok(())
@@ -125,25 +134,29 @@ impl Session {
 
     /// Counts the copies where that is due.
     async fn count(&mut self, state: &ClusterState, store: &dyn Store) {
-        if self.counted.is_some_and(|counted| counted + self.count_period(state) > Instant::now()) {
+        // A count from before the copies were complete is not the one to show for a minute.
+        let completed = state.synced() && !self.counted_complete;
+        if !completed
+            && self
+                .counted
+                .is_some_and(|counted| counted + count_period(state) > Instant::now())
+        {
             return;
         }
+        self.counted_complete = state.synced();
         let cluster = Arc::clone(self.child.name());
         self.counts.retain(|resource, _| state.resources.contains_key(resource));
         for resource in state.resources.keys() {
-            let request = RangeRequest::prefix(cluster_prefix(resource, &cluster)).limit(1).counting();
+            let request = RangeRequest::prefix(cluster_prefix(resource, &cluster))
+                .limit(1)
+                .counting();
             if let Ok(response) = store.range(request).await {
                 let copies = response.entries.len() as u64 + response.remaining.unwrap_or_default();
-                self.counts.insert(resource.clone(), i64::try_from(copies).unwrap_or(i64::MAX));
+                self.counts
+                    .insert(resource.clone(), i64::try_from(copies).unwrap_or(i64::MAX));
             }
         }
-        // A count from before the copies were complete is not the one to show for a minute.
         self.counted = Some(Instant::now());
-    }
-
-    fn count_period(&self, state: &ClusterState) -> Duration {
-        let uncounted = state.resources.len() != self.counts.len();
-        if uncounted || !state.synced() || self.problem.is_some() { COUNT_SOON } else { COUNT }
     }
 
     /// How the cluster can be reached.
@@ -173,7 +186,7 @@ impl Session {
             return None;
         }
         let copying = self.copying.as_ref().zip(self.counted);
-        let count = copying.map(|(copying, counted)| counted + self.count_period(&copying.state.borrow()));
+        let count = copying.map(|(copying, counted)| counted + count_period(&copying.state.borrow()));
         Some(count.map_or(self.refresh_at, |count| count.min(self.refresh_at)))
     }
 

@@ -24,11 +24,19 @@ pub(super) struct Finding {
 
 impl Finding {
     fn yes(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { holds: true, reason, message: message.into() }
+        Self {
+            holds: true,
+            reason,
+            message: message.into(),
+        }
     }
 
     fn no(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { holds: false, reason, message: message.into() }
+        Self {
+            holds: false,
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -63,7 +71,10 @@ pub(super) fn connected(health: &Health) -> Finding {
 
 /// The finding on a cluster that nothing is copied from.
 pub(super) fn not_copying() -> Finding {
-    Finding::no("NotConnected", "nothing is copied while the cluster is not connected; copies are as last known")
+    Finding::no(
+        "NotConnected",
+        "nothing is copied while the cluster is not connected; copies are as last known",
+    )
 }
 
 /// The finding on the copies of a cluster.
@@ -72,25 +83,44 @@ pub(super) fn copying(state: &ClusterState) -> Finding {
         return if state.message.is_empty() {
             Finding::no("Discovering", "asking the cluster what it serves")
         } else {
-            Finding::no("DiscoveryFailed", format!("the cluster does not say what it serves: {}", state.message))
+            Finding::no(
+                "DiscoveryFailed",
+                format!("the cluster does not say what it serves: {}", state.message),
+            )
         };
     }
     let all = state.resources.len();
     let named = |names: &[String]| {
         let more = names.len().saturating_sub(NAMED);
         let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-        if more == 0 { shown } else { format!("{shown} and {more} more") }
+        if more == 0 {
+            shown
+        } else {
+            format!("{shown} and {more} more")
+        }
     };
     if state.synced() {
-        let refused: Vec<String> =
-            state.resources.iter().filter(|(_, one)| one.refused).map(|(name, _)| name.to_string()).collect();
+        let refused: Vec<String> = state
+            .resources
+            .iter()
+            .filter(|(_, one)| one.refused)
+            .map(|(name, _)| name.to_string())
+            .collect();
         let message = match refused.len() {
             0 => format!("{all} resources are up to date"),
-            count => format!("{} resources are up to date; the hub may not read {}", all - count, named(&refused)),
+            count => format!(
+                "{} resources are up to date; the hub may not read {}",
+                all - count,
+                named(&refused)
+            ),
         };
         return Finding::yes("Copied", message);
     }
-    let behind = state.resources.values().filter(|one| !one.synced && !one.refused).count();
+    let behind = state
+        .resources
+        .values()
+        .filter(|one| !one.synced && !one.refused)
+        .count();
     let failing: Vec<String> = state
         .resources
         .iter()
@@ -111,7 +141,13 @@ pub(super) fn next(
     now: Timestamp,
 ) -> ManagedClusterStatus {
     let now = to_second(now);
-    let Observation { generation, reachable, synced, facts, resources } = observation;
+    let Observation {
+        generation,
+        reachable,
+        synced,
+        facts,
+        resources,
+    } = observation;
     let ready = match (&reachable, &synced) {
         (Finding { holds: true, .. }, Finding { holds: true, .. }) => {
             Finding::yes("Ready", "requests reach the cluster and its copies are up to date")
@@ -120,11 +156,18 @@ pub(super) fn next(
     };
     let was_reachable = find(previous, condition::REACHABLE).map(|one| one.status.clone());
     let mut status = previous.clone();
-    let findings = [(condition::REACHABLE, reachable), (condition::SYNCED, synced), (condition::READY, ready)];
+    let findings = [
+        (condition::REACHABLE, reachable),
+        (condition::SYNCED, synced),
+        (condition::READY, ready),
+    ];
     for (kind, finding) in findings {
         set_condition(&mut status, kind, finding, generation, now);
     }
-    let probed = previous.last_probe_time.as_ref().map(|time| now.as_second() - time.0.as_second());
+    let probed = previous
+        .last_probe_time
+        .as_ref()
+        .map(|time| now.as_second() - time.0.as_second());
     let turned = find(&status, condition::REACHABLE).map(|one| one.status.clone()) != was_reachable;
     if turned || probed.is_none_or(|seconds| seconds >= PROBE_TIME_SECONDS) {
         status.last_probe_time = Some(Time(now));
@@ -135,7 +178,9 @@ pub(super) fn next(
         if status.uid.is_empty() {
             status.uid.clone_from(&facts.uid);
         }
-        status.properties.insert("kubernetesVersion".to_owned(), facts.version.clone());
+        status
+            .properties
+            .insert("kubernetesVersion".to_owned(), facts.version.clone());
         status.properties.insert("platform".to_owned(), facts.platform.clone());
     }
     if let Some(resources) = resources {
@@ -157,7 +202,9 @@ fn set_condition(
     now: Timestamp,
 ) {
     let holds = if finding.holds { "True" } else { "False" };
-    let since = find(status, kind).filter(|one| one.status == holds).map(|one| one.last_transition_time.clone());
+    let since = find(status, kind)
+        .filter(|one| one.status == holds)
+        .map(|one| one.last_transition_time.clone());
     let condition = Condition {
         type_: kind.to_owned(),
         status: holds.to_owned(),
@@ -184,7 +231,13 @@ mod tests {
     use umbra_apimachinery::gvk::GroupResource;
 
     fn observation(reachable: Finding, synced: Finding) -> Observation<'static> {
-        Observation { generation: Some(2), reachable, synced, facts: None, resources: None }
+        Observation {
+            generation: Some(2),
+            reachable,
+            synced,
+            facts: None,
+            resources: None,
+        }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -195,7 +248,11 @@ mod tests {
     fn nothing_changes_where_nothing_has_changed() {
         let reached = || connected(&Health::Reachable);
         let copied = || Finding::yes("Copied", "1 resource");
-        let first = next(&ManagedClusterStatus::default(), observation(reached(), copied()), at(1000));
+        let first = next(
+            &ManagedClusterStatus::default(),
+            observation(reached(), copied()),
+            at(1000),
+        );
         let again = next(&first, observation(reached(), copied()), at(1059));
         assert_eq!(first, again);
         let later = next(&first, observation(reached(), copied()), at(1060));
@@ -206,16 +263,25 @@ mod tests {
     #[test]
     fn ready_says_what_is_missing_and_since_when() {
         let copied = || Finding::yes("Copied", "1 resource");
-        let first =
-            next(&ManagedClusterStatus::default(), observation(connected(&Health::Reachable), copied()), at(1000));
-        let gone = Health::Unreachable { since: at(1990), reason: "connection refused".into() };
+        let first = next(
+            &ManagedClusterStatus::default(),
+            observation(connected(&Health::Reachable), copied()),
+            at(1000),
+        );
+        let gone = Health::Unreachable {
+            since: at(1990),
+            reason: "connection refused".into(),
+        };
         let second = next(&first, observation(connected(&gone), not_copying()), at(2000));
         let ready = find(&second, condition::READY).unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Unreachable"));
         assert!(ready.message.contains("connection refused"), "{}", ready.message);
         assert_eq!(ready.last_transition_time, Time(at(2000)));
         assert_eq!(second.last_probe_time, Some(Time(at(2000))));
-        let gone = Health::Unreachable { since: at(1990), reason: "no route to host".into() };
+        let gone = Health::Unreachable {
+            since: at(1990),
+            reason: "no route to host".into(),
+        };
         let third = next(&second, observation(connected(&gone), not_copying()), at(2030));
         let ready = find(&third, condition::READY).unwrap();
         assert!(ready.message.contains("no route"));
@@ -224,24 +290,50 @@ mod tests {
 
     #[test]
     fn copies_that_may_not_be_read_are_named_and_not_waited_for() {
-        let state = |synced, refused, message: &str| ResourceState { synced, refused, message: message.to_owned() };
-        let mut cluster = ClusterState { discovered: true, ..ClusterState::default() };
-        cluster.resources.insert(GroupResource::new("", "pods"), state(true, false, ""));
-        cluster.resources.insert(GroupResource::new("apps", "deployments"), state(false, true, "forbidden"));
+        let state = |synced, refused, message: &str| ResourceState {
+            synced,
+            refused,
+            message: message.to_owned(),
+        };
+        let mut cluster = ClusterState {
+            discovered: true,
+            ..ClusterState::default()
+        };
+        cluster
+            .resources
+            .insert(GroupResource::new("", "pods"), state(true, false, ""));
+        cluster.resources.insert(
+            GroupResource::new("apps", "deployments"),
+            state(false, true, "forbidden"),
+        );
         let finding = copying(&cluster);
-        assert!(finding.holds && finding.message.contains("deployments.apps"), "{finding:?}");
-        cluster.resources.insert(GroupResource::new("", "nodes"), state(false, false, "timed out"));
+        assert!(
+            finding.holds && finding.message.contains("deployments.apps"),
+            "{finding:?}"
+        );
+        cluster
+            .resources
+            .insert(GroupResource::new("", "nodes"), state(false, false, "timed out"));
         let finding = copying(&cluster);
         assert_eq!((finding.holds, finding.reason), (false, "CopyFailed"));
-        assert!(finding.message.contains("2 of 3") && finding.message.contains("nodes: timed out"), "{finding:?}");
+        assert!(
+            finding.message.contains("2 of 3") && finding.message.contains("nodes: timed out"),
+            "{finding:?}"
+        );
     }
 
     #[test]
     fn the_first_identity_stays() {
-        let facts = |uid: &str| Facts { uid: uid.to_owned(), version: "v1.36.3".to_owned(), ..Facts::default() };
+        let facts = |uid: &str| Facts {
+            uid: uid.to_owned(),
+            version: "v1.36.3".to_owned(),
+            ..Facts::default()
+        };
         let seen = |previous: &ManagedClusterStatus, facts: &Facts| {
-            let observation =
-                Observation { facts: Some(facts), ..observation(connected(&Health::Reachable), not_copying()) };
+            let observation = Observation {
+                facts: Some(facts),
+                ..observation(connected(&Health::Reachable), not_copying())
+            };
             next(previous, observation, at(1000))
         };
         let first = seen(&ManagedClusterStatus::default(), &facts("a"));

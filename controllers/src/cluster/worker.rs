@@ -247,7 +247,12 @@ impl Worker {
         stranger.0.close().await;
         let facts = facts?;
         check_identity(&self.reporter.current().uid, &facts)?;
-        let child = self.parts.children.insert(config).await.map_err(|error| facts::problem(&error))?;
+        let child = self
+            .parts
+            .children
+            .insert(config)
+            .await
+            .map_err(|error| facts::problem(&error))?;
         Ok((child, facts))
     }
 
@@ -273,7 +278,12 @@ impl Worker {
 
     async fn retry(&mut self, wanted: Wanted, problem: Problem, attempt: u32) {
         let at = Instant::now() + retry::pause(attempt);
-        let retrying = Retrying { wanted, problem, attempt, at };
+        let retrying = Retrying {
+            wanted,
+            problem,
+            attempt,
+            at,
+        };
         self.disconnect(Phase::Retrying(Box::new(retrying))).await;
     }
 
@@ -309,7 +319,12 @@ impl Worker {
     }
 
     fn not_connected(&self, cluster: &ManagedCluster, problem: &Problem) -> ManagedClusterStatus {
-        self.status(cluster, status::not_connected(problem), status::not_copying(), (None, None))
+        self.status(
+            cluster,
+            status::not_connected(problem),
+            status::not_copying(),
+            (None, None),
+        )
     }
 
     fn connected(&self, cluster: &ManagedCluster, session: &Session) -> ManagedClusterStatus {
@@ -332,7 +347,13 @@ impl Worker {
         (facts, resources): (Option<&Facts>, Option<Vec<CopiedResource>>),
     ) -> ManagedClusterStatus {
         let generation = cluster.metadata.generation;
-        let observation = Observation { generation, reachable, synced, facts, resources };
+        let observation = Observation {
+            generation,
+            reachable,
+            synced,
+            facts,
+            resources,
+        };
         status::next(self.reporter.current(), observation, Timestamp::now())
     }
 
