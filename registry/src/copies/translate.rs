@@ -1,11 +1,12 @@
 //! Between the form of an object in its child and the form in which a view shows it.
 //!
-//! In a view the name is qualified, the label `umbra.dev/cluster` is there, the revision is the hub's and
-//! `managedFields` are left out; everything else is the child's, byte for byte.
+//! In a view the name is qualified, as are the names of owners, the label `umbra.dev/cluster` is there, the revision is the
+//! hub's and `managedFields` are left out; everything else is the child's, byte for byte.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::names::{CLUSTER_LABEL, QualifiedName};
 use umbra_apimachinery::raw::{RawMap, RawObjectWriter};
@@ -87,7 +88,13 @@ pub fn to_view(
         .unwrap_or_default();
     labels.insert(CLUSTER_LABEL.to_owned(), cluster.to_owned());
 
-    let (written, gap) = write(&object, &metadata, &qualified, &labels, json.len());
+    let (written, gap) = write(
+        &object,
+        &metadata,
+        QualifiedName { name: &name, cluster },
+        &labels,
+        json.len(),
+    );
     let header = Header {
         child_revision: text("resourceVersion"),
         uid: text("uid"),
@@ -110,22 +117,25 @@ pub fn to_view(
 fn write(
     object: &RawMap<'_>,
     metadata: &RawMap<'_>,
-    qualified: &str,
+    name: QualifiedName<'_>,
     labels: &BTreeMap<String, String>,
     size: usize,
 ) -> (Vec<u8>, usize) {
     // The name and the label grow it; the smallest allocation that surely holds both saves a second one.
-    let mut text = RawObjectWriter::with_capacity(size + 2 * qualified.len() + CLUSTER_LABEL.len());
+    let mut text =
+        RawObjectWriter::with_capacity(size + name.name.len() + 3 * name.cluster.len() + CLUSTER_LABEL.len());
     for field in ["kind", "apiVersion"] {
         if let Some(value) = object.get(field) {
             text.raw(field, value.get().as_bytes());
         }
     }
     let mut inner = RawObjectWriter::with_capacity(512);
-    inner.member("name", &qualified);
+    inner.member("name", &name.to_string());
     for (field, value) in metadata.iter() {
-        if !matches!(field, "name" | "labels" | "managedFields" | "resourceVersion") {
-            inner.raw(field, value.get().as_bytes());
+        match field {
+            "name" | "labels" | "managedFields" | "resourceVersion" => {}
+            "ownerReferences" => inner.raw(field, &qualified_owners(value, name.cluster)),
+            _ => inner.raw(field, value.get().as_bytes()),
         }
     }
     inner.member("labels", labels);
@@ -140,6 +150,34 @@ fn write(
         }
     }
     (text.finish(), gap)
+}
+
+/// Owners are in the same cluster; who follows a reference in the view has to find the owner there by its name.
+fn qualified_owners(owners: &RawValue, cluster: &str) -> Vec<u8> {
+    let Ok(owners) = serde_json::from_str::<Vec<RawMap<'_>>>(owners.get()) else {
+        return owners.get().as_bytes().to_vec();
+    };
+    let owners = owners.iter().map(|owner| {
+        let mut written = RawObjectWriter::default();
+        for (field, value) in owner.iter() {
+            match owner.string(field) {
+                Some(name) if field == "name" => {
+                    written.member(field, &QualifiedName { name: &name, cluster }.to_string());
+                }
+                _ => written.raw(field, value.get().as_bytes()),
+            }
+        }
+        written.finish()
+    });
+    let mut list = vec![b'['];
+    for (index, owner) in owners.enumerate() {
+        if index > 0 {
+            list.push(b',');
+        }
+        list.extend_from_slice(&owner);
+    }
+    list.push(b']');
+    list
 }
 
 fn fields(object: &RawMap<'_>, resource: &GroupResource) -> BTreeMap<String, String> {
@@ -212,6 +250,18 @@ mod tests {
                 "status": {"phase": "Running"},
             })
         );
+    }
+
+    #[test]
+    fn owners_can_be_followed_in_the_view() {
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "o", "controller": true});
+        let translated =
+            view(&json!({"kind": "Pod", "metadata": {"name": "web-1", "ownerReferences": [owner, owner]}}));
+        let shown: Value = serde_json::from_slice(&translated.envelope.object(1)).unwrap();
+        let qualified =
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web@east", "uid": "o", "controller": true});
+        assert_eq!(shown["metadata"]["ownerReferences"], json!([qualified, qualified]));
     }
 
     #[test]

@@ -55,6 +55,16 @@ impl BodyTranslator<'_> {
             let revision = (self.child_revision)(revision).ok_or(BodyError::Modified)?;
             metadata.insert("resourceVersion".to_owned(), revision.into());
         }
+        for owner in metadata
+            .get_mut("ownerReferences")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if let Some(name) = owner["name"].as_str() {
+                owner["name"] = json!(self.child_name(name)?);
+            }
+        }
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
             match labels.remove(CLUSTER_LABEL) {
                 Some(Value::String(named)) if named != self.cluster => {
@@ -169,6 +179,10 @@ mod tests {
             body,
             json!({"metadata": {"name": "web", "resourceVersion": "7", "labels": {"app": "web"}}, "spec": {"a": 1}})
         );
+        let owner = |name: &str| json!({"metadata": {"ownerReferences": [{"name": name, "uid": "u"}]}});
+        let mut owned = owner("set@east");
+        translator(&revision).object(&mut owned).unwrap();
+        assert_eq!(owned, owner("set"));
         let mut bare = json!({"metadata": {"name": "web"}});
         translator(&revision).object(&mut bare).unwrap();
         assert_eq!(bare["metadata"]["name"], "web");
