@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `wire` | reads fields off the protobuf encoding |
 //! | `table` | what is known about kinds, messages and fields |
+//! | `envelope` | reads what the object is wrapped in, and its kind |
 //! | `object` | prints messages as `encoding/json` prints the structs of Go |
 //! | `form` | prints the types that print themselves in Go: times, quantities, raw JSON … |
 //!
@@ -28,6 +29,7 @@
 //! - Groups, which no message of Kubernetes has, are refused rather than skipped.
 //! - Quantities are passed on as they were sent, canonical or not.
 
+mod envelope;
 mod error;
 mod form;
 mod object;

@@ -7,16 +7,11 @@ use std::str;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::envelope::{PREFIX, UNKNOWN, Unknown};
 use crate::error::ProtobufError;
 use crate::table::{Field, Form, Message, Shape, Table};
 use crate::wire::{Fields, Value, packed_varints};
 use crate::{DEPTH_LIMIT, MEDIA_TYPE, SIZE_LIMIT};
-
-/// What every body begins with (`protoEncodingPrefix`).
-const PREFIX: &[u8] = b"k8s\0";
-
-/// The message that the prefix is followed by.
-const UNKNOWN: &str = "runtime.Unknown";
 
 /// One occurrence of a field: where the field stands in its message, and what was sent.
 pub(crate) type Found<'a> = (usize, Value<'a>);
@@ -38,14 +33,14 @@ impl Place {
         }
     }
 
-    fn wire_type(self) -> ProtobufError {
+    pub(crate) fn wire_type(self) -> ProtobufError {
         ProtobufError::WireType {
             message: self.message,
             field: self.field,
         }
     }
 
-    fn text(self, bytes: &[u8]) -> Result<&str, ProtobufError> {
+    pub(crate) fn text(self, bytes: &[u8]) -> Result<&str, ProtobufError> {
         str::from_utf8(bytes).map_err(|_| ProtobufError::NotUtf8 {
             message: self.message,
             field: self.field,
@@ -362,71 +357,6 @@ impl Printer {
         let _: serde::de::IgnoredAny = serde_json::from_str(text).map_err(not_json)?;
         self.out.extend_from_slice(raw);
         Ok(())
-    }
-}
-
-/// `runtime.Unknown`, which every object is wrapped in.
-#[derive(Debug, Default)]
-struct Unknown<'a> {
-    api_version: &'a str,
-    kind: &'a str,
-    raw: &'a [u8],
-    content_encoding: &'a str,
-    content_type: &'a str,
-}
-
-impl<'a> Unknown<'a> {
-    fn read(body: &'a [u8]) -> Result<Self, ProtobufError> {
-        let encoding = body.strip_prefix(PREFIX).ok_or(ProtobufError::NoPrefix)?;
-        let mut unknown = Self::default();
-        for field in Fields::new(encoding) {
-            match field.map_err(in_unknown)? {
-                (1, Value::Bytes(type_meta)) => unknown.read_type_meta(type_meta)?,
-                (2, Value::Bytes(raw)) => unknown.raw = raw,
-                (3, Value::Bytes(text)) => unknown.content_encoding = unknown_text("contentEncoding", text)?,
-                (4, Value::Bytes(text)) => unknown.content_type = unknown_text("contentType", text)?,
-                (1..=4, _) => return Err(unknown_place("raw").wire_type()),
-                _ => {}
-            }
-        }
-        Ok(unknown)
-    }
-
-    fn read_type_meta(&mut self, encoding: &'a [u8]) -> Result<(), ProtobufError> {
-        for field in Fields::new(encoding) {
-            match field.map_err(in_unknown)? {
-                (1, Value::Bytes(text)) => self.api_version = unknown_text("apiVersion", text)?,
-                (2, Value::Bytes(text)) => self.kind = unknown_text("kind", text)?,
-                (1 | 2, _) => return Err(unknown_place("typeMeta").wire_type()),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn unreadable(&self) -> ProtobufError {
-        ProtobufError::Content {
-            content_type: self.content_type.to_owned(),
-            content_encoding: self.content_encoding.to_owned(),
-        }
-    }
-}
-
-fn unknown_place(field: &'static str) -> Place {
-    Place {
-        message: UNKNOWN,
-        field,
-    }
-}
-
-fn unknown_text<'a>(field: &'static str, bytes: &'a [u8]) -> Result<&'a str, ProtobufError> {
-    unknown_place(field).text(bytes)
-}
-
-fn in_unknown(source: crate::WireError) -> ProtobufError {
-    ProtobufError::Wire {
-        message: UNKNOWN,
-        source,
     }
 }
 
