@@ -68,11 +68,12 @@ struct Running {
 }
 
 impl Running {
+    /// The hub goes first, so that it does not see its children fail.
     async fn stop(self) {
+        self.hub.stop().await;
         if let Some(demo) = self.demo {
             demo.stop().await;
         }
-        self.hub.stop().await;
     }
 }
 
