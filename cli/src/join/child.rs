@@ -159,12 +159,13 @@ impl ChildCluster {
         }
     }
 
-    /// Deletes what fleets have placed in the cluster: what has their label, each by its UID. Gives what was deleted.
+    /// Deletes what fleets have placed in the cluster: what has their label, each by its UID. Gives what was deleted, and
+    /// the namespaces that fleets made: somebody else's objects may be in them, so they stay.
     ///
     /// # Errors
     /// Where the cluster refuses or does not answer.
-    pub(crate) async fn delete_placed(&self) -> Result<Vec<String>> {
-        let mut deleted = Vec::new();
+    pub(crate) async fn delete_placed(&self) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut deleted, mut namespaces) = (Vec::new(), Vec::new());
         let discovery = self.discover().await?;
         for resource in discovery
             .resources()
@@ -176,12 +177,14 @@ impl ChildCluster {
                 continue;
             };
             for object in list["items"].as_array().into_iter().flatten() {
-                if let Some(name) = self.delete(resource, &object["metadata"]).await? {
+                if resource.kind == "Namespace" && resource.resource.group.is_empty() {
+                    namespaces.push(object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+                } else if let Some(name) = self.delete(resource, &object["metadata"]).await? {
                     deleted.push(name);
                 }
             }
         }
-        Ok(deleted)
+        Ok((deleted, namespaces))
     }
 
     async fn delete(&self, resource: &ResourceDescriptor, metadata: &Value) -> Result<Option<String>> {
@@ -278,9 +281,11 @@ fn is_ours(binding: &Value) -> bool {
 /// What a person can do about a cluster that does not answer as it should.
 fn explain(error: &ChildError, context: &str, server: &str) -> anyhow::Error {
     match error {
-        ChildError::Connect { reason, .. } if reason.contains("certificate") => anyhow!(
-            "{server} is not trusted: {reason}. Check certificate-authority and the server's address of context {context:?}"
-        ),
+        ChildError::Connect { reason, .. } if reason.contains("certificate") => {
+            // What follows names the fields of a ManagedCluster, which there is not yet.
+            let reason = reason.split(';').next().unwrap_or_default();
+            anyhow!("{server} is not trusted: {reason}. Check certificate-authority and server of context {context:?}")
+        }
         ChildError::Connect { reason, .. } => {
             anyhow!(
                 "cannot reach the cluster of context {context:?} at {server}: {reason}. Is it running, and is the address right?"

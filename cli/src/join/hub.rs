@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -73,6 +73,16 @@ pub(crate) async fn clusters(hub: &Client) -> Result<Vec<ManagedCluster>> {
         Err(Error::Api(status)) => bail!("the clusters cannot be listed: {}", status.message),
         Err(error) => Err(chain(&error)),
     }
+}
+
+/// The UID of the hub's own namespace `kube-system`, where the hub has one.
+///
+/// # Errors
+/// What the hub says.
+pub(crate) async fn uid(hub: &Client) -> Result<Option<String>> {
+    let namespaces: Api<Namespace> = Api::all(hub.clone());
+    let namespace = namespaces.get_opt("kube-system").await.map_err(|error| chain(&error))?;
+    Ok(namespace.and_then(|namespace| namespace.metadata.uid))
 }
 
 /// Removes a cluster and its credential from the hub, and waits until nothing is left; does nothing where neither is

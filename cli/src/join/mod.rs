@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use kube::Client;
 use umbra_api::cluster::{ManagedCluster, condition};
@@ -77,7 +77,9 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
             announce(&arguments.name, &cluster, &hub_path)
         }
         Err(error) => {
-            progress.step("taking back what was written");
+            if made.binding || made.registered {
+                progress.step("taking back what was written");
+            }
             made.undo(&arguments.name, &hub, &child).await;
             drop(progress);
             Err(error)
@@ -126,14 +128,20 @@ fn load(arguments: &JoinArguments) -> Result<Kubeconfig> {
         Some(path) => Kubeconfig::load(path),
         None => Kubeconfig::load_all(&paths),
     };
-    let config = config.context("the kubeconfig cannot be read; name another one with --kubeconfig")?;
-    config
-        .flatten(Some(&arguments.context))
-        .with_context(|| format!("{shown} cannot be used to reach the cluster"))
+    // The messages have their causes in them.
+    let config = config
+        .map_err(|error| anyhow!("the kubeconfig cannot be read ({error}); name another one with --kubeconfig"))?;
+    let flat = config.flatten(Some(&arguments.context));
+    flat.map_err(|error| anyhow!("{shown} cannot be used to reach the cluster: {error}"))
 }
 
 /// Refuses a name that is taken, and a cluster that is joined already.
 async fn check_clashes(hub: &Client, name: &str, uid: &str) -> Result<()> {
+    if hub::uid(hub).await?.as_deref() == Some(uid) {
+        bail!(
+            "the context leads to the hub itself, which cannot be its own child; name the context of another cluster"
+        );
+    }
     for cluster in hub::clusters(hub).await? {
         let other = cluster.metadata.name.as_deref().unwrap_or_default();
         let same = cluster.status.as_ref().is_some_and(|status| status.uid == uid);

@@ -34,6 +34,7 @@ pub(crate) struct LeaveArguments {
 #[derive(Default)]
 struct Cleaned {
     placed: Vec<String>,
+    namespaces: Vec<String>,
     binding: bool,
 }
 
@@ -86,13 +87,17 @@ async fn clean(name: &str, kubeconfig: &Kubeconfig, cluster: &ManagedCluster, ke
         if !recorded.is_empty() && recorded != child.uid {
             bail!("another cluster answers at its address now");
         }
-        let placed = if keep_objects {
-            Vec::new()
+        let (placed, namespaces) = if keep_objects {
+            (Vec::new(), Vec::new())
         } else {
             child.delete_placed().await?
         };
         let binding = child.unbind_administrators().await?;
-        Ok(Cleaned { placed, binding })
+        Ok(Cleaned {
+            placed,
+            namespaces,
+            binding,
+        })
     };
     let cleaned = cleaned.await;
     child.close().await;
@@ -113,10 +118,19 @@ fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, ke
             for placed in &cleaned.placed {
                 writeln!(out, "deleted from the cluster: {placed}")?;
             }
+            for namespace in &cleaned.namespaces {
+                writeln!(
+                    out,
+                    "kept in the cluster: Namespace {namespace}, which a fleet made; delete it if nothing in it is needed"
+                )?;
+            }
         }
         Err(error) => {
             let context = kubeconfig.map_or("CONTEXT", |one| one.current_context.as_str());
-            writeln!(out, "warning: what Umbra made in the cluster is still there: {error:#}")?;
+            writeln!(
+                out,
+                "warning: what Umbra made in the cluster may still be there: {error:#}"
+            )?;
             writeln!(out, "to remove it:")?;
             writeln!(
                 out,

@@ -205,7 +205,10 @@ mod tests {
     fn the_spec_wins_over_the_kubeconfig() {
         let reference = json!({"name": "s"});
         let plain = config(&json!({"credentialsSecretRef": reference}), &json!({"token": "t"})).unwrap();
-        assert_eq!((plain.name.as_str(), plain.server.as_str()), ("east", "https://kubeconfig.test/"));
+        assert_eq!(
+            (plain.name.as_str(), plain.server.as_str()),
+            ("east", "https://kubeconfig.test/")
+        );
         let given = json!({"credentialsSecretRef": reference, "server": "https://kubeconfig.test/",
             "tlsServerName": "inner.test", "caData": BASE64.encode("pem")});
         let given = config(&given, &json!({"token": "t"})).unwrap();
