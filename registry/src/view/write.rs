@@ -21,6 +21,9 @@ use crate::resource::{WriteOutcome, WriteRequest, WriteVerb};
 /// How long a child may take for a write: what kube-apiserver gives requests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A revision that no object has: the largest that etcd counts to (`i64`).
+const NO_REVISION: &str = "9223372036854775807";
+
 impl ViewResource {
     /// Sends a write on.
     pub(super) async fn write_through(
@@ -122,12 +125,18 @@ impl ViewResource {
         } else {
             None
         };
+        // Whether a revision is the present one tells that the object exists and when it was changed. To a caller who may
+        // not read the object only the child may say so, which asks first whether the caller may write.
+        let may_get = target.is_copied() && self.may_get(context, request.namespace.as_deref(), target);
         let child_revision = |revision: &str| {
             if !target.is_copied() {
                 return Some(revision.to_owned());
             }
-            let copy = copy.as_ref().filter(|copy| copy.revision.to_string() == revision)?;
-            Some(copy.extra.child_revision.to_string())
+            match copy.as_ref().filter(|copy| copy.revision.to_string() == revision) {
+                Some(copy) => Some(copy.extra.child_revision.to_string()),
+                None if may_get => None,
+                None => Some(NO_REVISION.to_owned()),
+            }
         };
         let translator = BodyTranslator {
             cluster: &target.cluster,
@@ -141,6 +150,13 @@ impl ViewResource {
                 .and_then(|()| translate_parts(&translator, &request.subresource, sent)),
         };
         translated.map_err(|error| self.body_status(target, &error))
+    }
+
+    fn may_get(&self, context: &RequestContext, namespace: Option<&str>, target: &Target) -> bool {
+        let act = self.act("get", &self.served.descriptor.resource.resource);
+        let place = self.rbac_namespace(namespace, &target.name);
+        let visibility = self.services.visibility(&context.user, &target.cluster, act);
+        visibility.allows(place, &target.name)
     }
 
     fn body_status(&self, target: &Target, error: &BodyError) -> Status {

@@ -99,6 +99,57 @@ async fn a_revision_that_is_not_the_present_one_is_a_conflict() {
     assert!(east.asked().is_empty());
 }
 
+/// A guessed revision must not tell somebody who may not read an object that it exists, or when it was changed.
+#[tokio::test]
+async fn revisions_tell_nothing_to_those_who_may_not_read() {
+    let fixture = Fixture::new().await.with_pods().await;
+    let refuses = |_: &Asked| {
+        let message = "pods \"web-1\" is forbidden: User \"mallory\" cannot write";
+        answer(
+            403,
+            &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+                "message": message, "code": 403}),
+        )
+    };
+    let east = ScriptedChild::start(&fixture.children, "east", refuses).await;
+    let present = revision(&get(&fixture, "ann", "shop", "web-1@east").await.unwrap());
+    let pods = fixture.resource("pods");
+    let mut answers = Vec::new();
+    for (name, guess) in [
+        ("web-1@east", present.as_str()),
+        ("web-1@east", "1"),
+        ("none@east", "1"),
+    ] {
+        let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": guess}});
+        let update = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "resourceVersion": guess}});
+        let patch = json!([{"op": "test", "path": "/metadata/resourceVersion", "value": guess}]);
+        for request in [
+            write(WriteVerb::Delete, name, "", &options),
+            write(WriteVerb::Update, name, "", &update),
+            write(WriteVerb::Patch(PatchType::Json), name, "", &patch),
+        ] {
+            let refused = pods.write(&reader("mallory"), request).await.unwrap_err();
+            answers.push((
+                refused.code,
+                refused.message.replace(name, "NAME").replace("web-1", "NAME"),
+            ));
+        }
+    }
+    assert_eq!(answers.len(), 9);
+    assert!(
+        answers.iter().all(|one| *one == answers[0] && one.0 == 403),
+        "{answers:?}"
+    );
+    let sent: Vec<Value> = east.asked().iter().map(Asked::json).collect();
+    let preconditions = |at: usize| &sent[at]["preconditions"]["resourceVersion"];
+    assert_eq!(preconditions(0), "7");
+    assert_ne!(
+        preconditions(3),
+        "1",
+        "a guess must not be passed on as a revision of the child"
+    );
+}
+
 #[tokio::test]
 async fn creating_needs_a_cluster() {
     let fixture = Fixture::new().await;
