@@ -55,9 +55,10 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBu
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config).with_context(|| format!("{shown} cannot be used to reach a hub"))?;
     let answered = tokio::time::timeout(ANSWER, clusters(&client)).await;
-    answered
-        .unwrap_or_else(|_| Err(anyhow!("it does not answer")))
-        .with_context(|| format!("no hub can be used at {server} (from {shown}); is `umbra up` running?"))?;
+    let answered = answered.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", ANSWER.as_secs())));
+    answered.map_err(|error| {
+        anyhow!("no hub can be used at {server}, which {shown} names: {error:#}. Is `umbra up` running?")
+    })?;
     Ok((client, path))
 }
 
@@ -125,16 +126,18 @@ pub(crate) fn condition<'a>(cluster: &'a ManagedCluster, kind: &str) -> Option<&
     cluster.status.as_ref()?.conditions.iter().find(|one| one.type_ == kind)
 }
 
-/// An error with its causes, each said once: the client's messages repeat those of their sources.
-fn chain(error: &dyn std::error::Error) -> anyhow::Error {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// An error with its causes, each said once: the client's messages repeat those of their sources. Of a connection that
+/// fails the innermost cause says it all.
+fn chain(error: &Error) -> anyhow::Error {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut texts: Vec<String> = Vec::new();
+    for text in causes.map(ToString::to_string) {
+        if !texts.iter().any(|said| said.contains(&text)) {
+            texts.push(text);
         }
-        source = cause.source();
     }
-    anyhow!(text)
+    match (error, texts.pop()) {
+        (Error::Service(_), Some(innermost)) => anyhow!(innermost),
+        (_, innermost) => anyhow!(texts.into_iter().chain(innermost).collect::<Vec<_>>().join(": ")),
+    }
 }
