@@ -26,7 +26,7 @@ struct Arguments {
         long,
         global = true,
         env = "UMBRA_LOG",
-        default_value = "warn",
+        default_value = "warn,kube_client=off",
         value_name = "FILTER"
     )]
     log: String,
@@ -44,7 +44,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_new(&arguments.log).unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

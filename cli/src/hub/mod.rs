@@ -36,7 +36,7 @@ use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::{HubDependencies, StandaloneRoots};
 use umbra_registry::mirror::{Mirror, MirrorState};
 use umbra_registry::view::ViewServices;
-use umbra_storage::{Embedded, Options, Store};
+use umbra_storage::{Embedded, OpenError, Options, Store};
 
 use crate::up::data_dir::DataDir;
 
@@ -44,6 +44,10 @@ use crate::up::data_dir::DataDir;
 const CONTROLLERS: &str = "system:umbra:controllers";
 /// Who issues the hub's service account tokens, and whom they are for.
 const ISSUER: &str = "https://umbra.dev/hub";
+/// How long the lock of a process that is gone may stay: the kernel closes its files within a second or two.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// How often the store is asked whether it can serve.
 const READINESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -67,7 +71,7 @@ impl Hub {
     /// # Errors
     /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
     pub(crate) async fn start(data: &DataDir, listen: SocketAddr) -> Result<Self> {
-        let embedded = Embedded::open(data.store(), Options::default()).await?;
+        let embedded = open_store(data).await?;
         let store: Arc<dyn Store> = Arc::new(embedded.clone());
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
 
@@ -165,6 +169,20 @@ impl Hub {
         self.tracker.close();
         self.tracker.wait().await;
         self.store.close().await;
+    }
+}
+
+/// Opens the store. A process that was killed a moment ago may still hold the lock until the kernel has cleared it away, so
+/// a lock is only believed when it stays.
+async fn open_store(data: &DataDir) -> Result<Embedded> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Embedded::open(data.store(), Options::default()).await {
+            Err(OpenError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            opened => return Ok(opened?),
+        }
     }
 }
 

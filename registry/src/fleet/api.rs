@@ -32,10 +32,13 @@ use super::template::{TemplateParts, TemplateResource};
 use super::template_kinds::template_kinds;
 use crate::copies::catalog::Catalog;
 use crate::directory::Directory;
+use crate::generic::authorization::AllowAll;
 use crate::generic::codec;
 use crate::generic::collection::{RootParts, StoreApi};
+use crate::generic::reviews::Reviews;
 use crate::generic::store::storage_status;
 use crate::mirror::Mirror;
+use crate::request::RequestContext;
 use crate::resource::Resource;
 use crate::root::{Api, OpenApi};
 
@@ -138,8 +141,9 @@ impl FleetApi {
             cache: CacheOptions::default(),
             admission: admission.clone(),
             // Never asked: see `may`.
-            authorizer: Arc::new(crate::generic::authorization::AllowAll),
-            reviews: None,
+            authorizer: Arc::new(AllowAll),
+            // Whoever may enter may do everything here: see `may`.
+            reviews: Some(Reviews::new(Arc::new(AllowAll), None)),
             version: version.clone(),
             tracker: tracker.clone(),
             cancelled: cancelled.clone(),
@@ -375,6 +379,10 @@ impl Api for FleetApi {
             documents: Arc::clone(&self.parts.documents),
             clusters: self.table.load().clusters.clone(),
         })
+    }
+
+    async fn review(&self, context: &RequestContext, body: &Bytes) -> Option<Result<Bytes, Status>> {
+        self.own.review(context, body).await
     }
 
     fn version(&self) -> Bytes {

@@ -149,7 +149,8 @@ impl<I: Indexer> Cache<I> {
         self.current.store(Arc::new(Snapshot::new(revision, objects)));
     }
 
-    /// Applies events and publishes the result: first to watchers, then to readers, then to those who wait.
+    /// Applies events and publishes the result: first to readers, then to watchers, then to those who wait. Who looks at a
+    /// snapshot because of an event finds the event's change there.
     fn apply(&self, events: &[WatchEvent], target: Revision) {
         let now = Instant::now();
         let before = self.snapshot();
@@ -162,10 +163,10 @@ impl<I: Indexer> Cache<I> {
             changes.extend(self.change(event, &mut objects));
         }
         let mut feed = self.feed.lock();
+        self.current.store(Arc::new(Snapshot::new(revision, objects)));
         for change in changes {
             feed.publish(Arc::new(change), now);
         }
-        self.current.store(Arc::new(Snapshot::new(revision, objects)));
         drop(feed);
         self.progress.send_if_modified(|progress| {
             let next = Progress {

@@ -486,3 +486,27 @@ async fn list_and_watch_follow_the_store() {
         assert_eq!(state, expected);
     }
 }
+
+/// Controllers look at the state because of an event; a state without the event's change would be acted on and never
+/// looked at again. Two threads, because on one the writer is never seen between its steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_has_the_change_of_every_event() {
+    const CHANGES: u64 = 500;
+    let fixture = Fixture::new().await;
+    let mut watch = fixture.cache.watch(PREFIX, WatchFrom::Now, 10_000).unwrap();
+    let store = Arc::clone(&fixture.store);
+    let writer = fixture.tracker.spawn(async move {
+        for change in 0..CHANGES {
+            let value = change.to_string();
+            store
+                .put("/objects/a/1", value.into(), Precondition::None)
+                .await
+                .unwrap();
+        }
+    });
+    for _ in 0..CHANGES {
+        let event = next(&mut watch).await.unwrap();
+        assert!(fixture.cache.snapshot().revision() >= event.revision);
+    }
+    writer.await.unwrap();
+}
