@@ -4,6 +4,7 @@
 //! are, and a large `spec` costs one scan instead of a tree.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -51,6 +52,24 @@ impl<'a> RawMap<'a> {
     /// The members in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(key, value)| (key.as_ref(), *value))
+    }
+
+    /// The members in order; of several of one name the one that [`RawMap::get`] gives. Whoever writes an object anew from
+    /// these leaves no reader in doubt, also one that takes the first or refuses to choose.
+    pub fn unique(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        // Objects of Kubernetes have some dozen members, which are sooner compared than hashed.
+        let few = self.0.len() <= 32;
+        let hashed = self.0.iter().enumerate().skip(if few { self.0.len() } else { 0 });
+        let last: HashMap<&str, usize> = hashed.map(|(at, (key, _))| (key.as_ref(), at)).collect();
+        let is_last = move |at: usize, key: &str| {
+            if few {
+                self.0[at + 1..].iter().all(|(later, _)| later != key)
+            } else {
+                last.get(key) == Some(&at)
+            }
+        };
+        let members = self.0.iter().enumerate();
+        members.filter_map(move |(at, (key, value))| is_last(at, key).then_some((key.as_ref(), *value)))
     }
 }
 
@@ -148,6 +167,22 @@ mod tests {
         assert_eq!(map.string("s").unwrap(), "A");
         assert!(map.string("a").is_none() && map.object("s").is_none());
         assert!(RawMap::parse(b"[1]").is_err());
+    }
+
+    #[test]
+    fn of_members_of_one_name_the_last_counts() {
+        let kept = |json: &str| {
+            let map = RawMap::parse(json.as_bytes()).unwrap();
+            let kept = map.unique().map(|(key, value)| format!("{key}={}", value.get()));
+            kept.collect::<Vec<_>>()
+        };
+        assert_eq!(kept(r#"{"a":1,"b":2,"\u0061":3}"#), ["b=2", "a=3"]);
+        let many: Vec<String> = (0..100).map(|at| format!("\"k{}\":{at}", at % 50)).collect();
+        let kept = kept(&format!("{{{}}}", many.join(",")));
+        assert_eq!(
+            (kept.len(), kept[0].as_str(), kept[49].as_str()),
+            (50, "k0=50", "k49=99")
+        );
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn write(
     }
     let mut inner = RawObjectWriter::with_capacity(512);
     inner.member("name", &name.to_string());
-    for (field, value) in metadata.iter() {
+    for (field, value) in metadata.unique() {
         match field {
             "name" | "labels" | "managedFields" | "resourceVersion" => {}
             "ownerReferences" => inner.raw(field, &qualified_owners(value, name.cluster)),
@@ -144,7 +144,7 @@ fn write(
     let inner = inner.finish();
     text.raw("metadata", &inner);
     let gap = text.position() - inner.len() + inner_gap;
-    for (field, value) in object.iter() {
+    for (field, value) in object.unique() {
         if !matches!(field, "kind" | "apiVersion" | "metadata") {
             text.raw(field, value.get().as_bytes());
         }
@@ -262,6 +262,24 @@ mod tests {
         let qualified =
             json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web@east", "uid": "o", "controller": true});
         assert_eq!(shown["metadata"]["ownerReferences"], json!([qualified, qualified]));
+    }
+
+    /// Keys and judgements go by the last of several members, and so must every reader of the copy.
+    #[test]
+    fn a_child_cannot_say_two_things_at_once() {
+        let json = r#"{"kind":"Pod","spec":{"a":1},"metadata":{"name":"x","namespace":"bank"},
+            "metadata":{"namespace":"bank","name":"web@west","uid":"1","name":"web","labels":{"umbra.dev/cluster":"west"},
+            "namespace":"shop","uid":"2","labels":{"umbra.dev/cluster":"north"}},"spec":{"a":2}}"#;
+        let translated = to_view(json.as_bytes(), "east", &GroupResource::new("", "pods"), None).unwrap();
+        assert_eq!(
+            (translated.namespace.as_str(), translated.name.as_str()),
+            ("shop", "web")
+        );
+        let shown = translated.envelope.object(9);
+        assert_eq!(
+            std::str::from_utf8(&shown).unwrap(),
+            r#"{"kind":"Pod","metadata":{"name":"web@east","namespace":"shop","uid":"2","labels":{"umbra.dev/cluster":"east"},"resourceVersion":"9"},"spec":{"a":2}}"#
+        );
     }
 
     #[test]
