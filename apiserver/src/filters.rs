@@ -224,11 +224,10 @@ impl ApiServer {
         query: &Query,
     ) -> Result<Response<Body>, Status> {
         let root = arrival.root();
+        // What is sent on, whole or as a connection, is sent on as it looks below the root.
+        *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
         match self.roots().root(root.root).await? {
-            Root::Forward(forward) => {
-                *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
-                forward.forward(context, request).await
-            }
+            Root::Forward(forward) => forward.forward(context, request).await,
             Root::Api(api) => {
                 if !arrival.is_public() {
                     api.authorize(&context.user, &context.info).await?;

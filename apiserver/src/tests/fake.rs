@@ -70,11 +70,13 @@ impl FakeHub {
             short_names: vec!["po".to_owned()],
             categories: vec!["all".to_owned()],
             verbs: verbs.map(str::to_owned).to_vec(),
-            subresources: vec![SubresourceDescriptor {
-                name: "status".to_owned(),
-                kind: GroupVersionKind::new("", "v1", "Pod"),
-                verbs: vec!["get".to_owned(), "patch".to_owned(), "update".to_owned()],
-            }],
+            subresources: [("status", &["get", "patch", "update"][..]), ("log", &["get"])]
+                .map(|(name, verbs)| SubresourceDescriptor {
+                    name: name.to_owned(),
+                    kind: GroupVersionKind::new("", "v1", "Pod"),
+                    verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+                })
+                .to_vec(),
         };
         let mut discovery = Discovery::new();
         discovery.insert(descriptor.clone());
@@ -242,6 +244,10 @@ impl Resource for FakeHub {
         };
         *self.written.lock() = Some(request);
         Ok(outcome)
+    }
+
+    async fn connect(&self, context: &RequestContext, request: Request<Body>) -> Result<Response<Body>, Status> {
+        Echo.forward(context, request).await
     }
 
     fn columns(&self, _: &[Object]) -> Vec<ColumnDefinition> {

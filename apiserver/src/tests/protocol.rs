@@ -72,6 +72,16 @@ async fn impersonation_needs_permission_and_does_not_travel() {
 }
 
 #[tokio::test]
+async fn connections_are_sent_on_as_they_look_below_the_root() {
+    let server = FakeHub::new(0, 0).server();
+    let below = "/api/v1/namespaces/shop/pods/web-1%40east/log?tailLines=1";
+    for root in ["", "/apis/umbra.dev/v1alpha1/views/all/proxy"] {
+        let said = get(&server, &format!("{root}{below}"), &[("authorization", "bob")]).await;
+        assert_eq!(said.json()["uri"], json!(below));
+    }
+}
+
+#[tokio::test]
 async fn paths_that_climb_are_refused() {
     let server = FakeHub::new(0, 0).server();
     let path = "/apis/umbra.dev/v1alpha1/managedclusters/member1/proxy/../../../api";
