@@ -97,7 +97,10 @@ impl ChildDocuments {
     /// The documents of `children`.
     #[must_use]
     pub fn new(children: Children) -> Self {
-        Self { children, kept: Mutex::default() }
+        Self {
+            children,
+            kept: Mutex::default(),
+        }
     }
 
     /// Which documents a cluster has.
@@ -110,7 +113,11 @@ impl ChildDocuments {
             return Ok(index);
         }
         let body: IndexBody = self.child(cluster)?.get_json("/openapi/v3").await?;
-        let index: DocumentIndex = body.paths.into_iter().filter_map(|(name, entry)| location(&name, entry)).collect();
+        let index: DocumentIndex = body
+            .paths
+            .into_iter()
+            .filter_map(|(name, entry)| location(&name, entry))
+            .collect();
         let index = Arc::new(index);
         self.kept.lock().entry(cluster.to_owned()).or_default().index = Some((Instant::now(), Arc::clone(&index)));
         Ok(index)
@@ -143,7 +150,9 @@ impl ChildDocuments {
     }
 
     fn child(&self, cluster: &str) -> Result<Child, DocumentError> {
-        self.children.get(cluster).ok_or_else(|| DocumentError::UnknownCluster(cluster.to_owned()))
+        self.children
+            .get(cluster)
+            .ok_or_else(|| DocumentError::UnknownCluster(cluster.to_owned()))
     }
 
     async fn kept_document(&self, cluster: &str, version: &GroupVersion) -> Result<KeptDocument, DocumentError> {
@@ -152,20 +161,35 @@ impl ChildDocuments {
             cluster: cluster.to_owned(),
             version: version.clone(),
         })?;
-        let kept = self.kept.lock().get(cluster).and_then(|kept| kept.documents.get(version)).cloned();
+        let kept = self
+            .kept
+            .lock()
+            .get(cluster)
+            .and_then(|kept| kept.documents.get(version))
+            .cloned();
         if let Some(kept) = kept.filter(|kept| kept.hash == location.hash) {
             return Ok(kept);
         }
         let request = Request::get(&location.path).header(http::header::ACCEPT, "application/json");
-        let text = self.child(cluster)?.request_bytes(request.body(empty()).map_err(ChildError::from)?).await?;
+        let text = self
+            .child(cluster)?
+            .request_bytes(request.body(empty()).map_err(ChildError::from)?)
+            .await?;
         let parsed = Document::parse(&text).map_err(|error| DocumentError::Malformed {
             cluster: cluster.to_owned(),
             version: version.clone(),
             message: error.to_string(),
         })?;
-        let document = KeptDocument { hash: location.hash.clone(), text, parsed: Arc::new(parsed) };
+        let document = KeptDocument {
+            hash: location.hash.clone(),
+            text,
+            parsed: Arc::new(parsed),
+        };
         let mut kept = self.kept.lock();
-        kept.entry(cluster.to_owned()).or_default().documents.insert(version.clone(), document.clone());
+        kept.entry(cluster.to_owned())
+            .or_default()
+            .documents
+            .insert(version.clone(), document.clone());
         Ok(document)
     }
 }
@@ -194,7 +218,11 @@ mod tests {
             "version":{"serverRelativeURL":"/openapi/v3/version"},
             "apis/apps":{"serverRelativeURL":"/openapi/v3/apis/apps"}}}"#;
         let body: IndexBody = serde_json::from_str(body).unwrap();
-        let index: DocumentIndex = body.paths.into_iter().filter_map(|(name, entry)| location(&name, entry)).collect();
+        let index: DocumentIndex = body
+            .paths
+            .into_iter()
+            .filter_map(|(name, entry)| location(&name, entry))
+            .collect();
         assert_eq!(index.len(), 2);
         assert_eq!(index[&GroupVersion::new("apps", "v1")].hash, "AB");
         assert_eq!(index[&GroupVersion::new("", "v1")].path, "/openapi/v3/api/v1");

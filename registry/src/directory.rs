@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use serde::de::DeserializeOwned;
 use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_api::root::{Fleet, View};
 use umbra_apimachinery::selector::{LabelSelector, LabelSelectorError, LabelSelectorRequirement, Selector};
 use umbra_child::Identity;
-use serde::de::DeserializeOwned;
 use umbra_storage::Revision;
 
 use crate::generic::codec::{self, CodecError};
@@ -157,12 +157,16 @@ mod tests {
                 Revision(2),
             );
         }
-        assert_eq!(directory.clusters["east"].metadata.resource_version.as_deref(), Some("2"));
+        assert_eq!(
+            directory.clusters["east"].metadata.resource_version.as_deref(),
+            Some("2")
+        );
         let eu: meta::LabelSelector = serde_json::from_value(json!({"matchLabels": {"region": "eu"}})).unwrap();
         let bad: meta::LabelSelector =
             serde_json::from_value(json!({"matchExpressions": [{"key": "a", "operator": "Like"}]})).unwrap();
         let names = ["east".to_owned(), "west".to_owned()];
-        let select = |directory: &Directory, selector, names| directory.select(selector, names).into_iter().collect::<Vec<_>>();
+        let select =
+            |directory: &Directory, selector, names| directory.select(selector, names).into_iter().collect::<Vec<_>>();
         assert_eq!(select(&directory, None, None), ["east", "edge", "west"]);
         assert_eq!(select(&directory, Some(&eu), None), ["east", "edge"]);
         assert_eq!(select(&directory, Some(&eu), Some(&names[..])), ["east"]);

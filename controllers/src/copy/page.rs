@@ -210,7 +210,10 @@ mod tests {
         };
         let later = br#"{"type":"MODIFIED","object":{"kind":"Table","columnDefinitions":null,
             "rows":[{"cells":[2],"object":{"kind":"Pod"}}]}}"#;
-        assert!(matches!(reader.read(&Bytes::from_static(later)).unwrap(), Received::Put(_)));
+        assert!(matches!(
+            reader.read(&Bytes::from_static(later)).unwrap(),
+            Received::Put(_)
+        ));
         assert_eq!(
             (object.json.get(), reader.columns.as_ref().unwrap().len()),
             (r#"{"kind":"Pod"}"#, 1)

@@ -41,7 +41,9 @@ impl Source for Script {
         _accept: &str,
     ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
         self.asked.lock().push(path.to_owned());
-        let Some(receiver) = self.watches.lock().pop_front() else { return Ok(futures::stream::pending().boxed()) };
+        let Some(receiver) = self.watches.lock().pop_front() else {
+            return Ok(futures::stream::pending().boxed());
+        };
         let events = futures::stream::unfold(receiver, |mut receiver| async {
             let event = receiver.recv().await?;
             Some((Ok(Bytes::from(event.to_string())), receiver))

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::header::{ACCEPT_ENCODING, HOST};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use umbra_api::cluster::Access;
 use umbra_apimachinery::request::RequestInfo;
 use umbra_apimachinery::status::Status;
 use umbra_child::Children;
 use umbra_child::proxy::{self, ProxyOptions};
+use umbra_child::upgrade;
 
 use self::documents::Document;
 use crate::child_errors::{child_status, no_such_cluster, not_connected, read_only, unreachable};
@@ -72,7 +73,8 @@ impl Forward for ClusterRoot {
         let directory = self.directory.state();
         let cluster = directory.clusters.get(&self.name);
         let cluster = cluster.ok_or_else(|| no_such_cluster(&self.name))?;
-        if cluster.spec.access == Access::ReadOnly && !only_reads(request.method(), &context.info) {
+        let is_read = || only_reads(request.method(), &context.info) && !may_run(request.headers(), &context.info);
+        if cluster.spec.access == Access::ReadOnly && !is_read() {
             return Err(read_only(&self.name));
         }
         let Some(child) = self.children.get(&self.name) else {
@@ -111,6 +113,12 @@ fn only_reads(method: &Method, info: &RequestInfo) -> bool {
     }
     let asks = *method == Method::POST && info.subresource.is_empty() && is_question(info);
     asks || matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Whether a request changes to another protocol for something else than to watch or to follow a log. Aggregated APIs run
+/// things under names of their own, as `virtualmachineinstances/console` of KubeVirt, by GET.
+fn may_run(headers: &HeaderMap, info: &RequestInfo) -> bool {
+    upgrade::is_requested(headers) && info.verb != "watch" && info.subresource != "log"
 }
 
 fn is_question(info: &RequestInfo) -> bool {

@@ -114,6 +114,26 @@ async fn a_read_only_cluster_answers_reads_and_questions() {
     }
 }
 
+#[test]
+fn what_is_not_known_to_read_is_not_upgraded() {
+    let runs = |path: &str, headers: &[(&'static str, &'static str)]| {
+        let pairs = headers.iter().map(|(name, value)| {
+            (
+                http::HeaderName::from_static(name),
+                http::HeaderValue::from_static(value),
+            )
+        });
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        may_run(&pairs.collect(), &RequestInfo::parse("GET", path, query))
+    };
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    let console = "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachineinstances/b/console";
+    assert!(runs(console, &upgrade) && !runs(console, &[]));
+    assert!(!runs("/api/v1/pods?watch=1", &upgrade));
+    assert!(!runs("/api/v1/namespaces/a/pods/b/log?follow=1", &upgrade));
+    assert!(runs("/api/v1/namespaces/a/pods/b", &upgrade));
+}
+
 #[tokio::test]
 async fn clusters_that_are_not_there_say_so() {
     let children = scripted_child::children();

@@ -15,8 +15,8 @@ use umbra_apimachinery::status::Status;
 use umbra_auth::tokens::ServiceAccountTokens;
 use umbra_storage::{CacheOptions, Store};
 
-use crate::builtin::assembly::{Cluster, ClusterParts};
 use crate::builtin;
+use crate::builtin::assembly::{Cluster, ClusterParts};
 use crate::generic::collection::Installation;
 use crate::generic::definition;
 use crate::generic::strategy::Strategy;
@@ -56,14 +56,19 @@ pub async fn start(dependencies: HubDependencies) -> Result<Cluster, Status> {
     let builtin = builtin::hub();
     let documents = builtin::documents(&builtin).into_iter().chain(umbra_documents);
     let tokens = Arc::new(IssueTokens::new(dependencies.tokens));
-    let kinds = builtin.into_iter().chain(umbra.into_iter().map(checked)).map(|strategy| {
-        let issues_tokens = strategy.descriptor.resource.resource == "serviceaccounts";
-        let mut installation = Installation::from(strategy);
-        if issues_tokens {
-            installation.handlers.push(("token".to_owned(), Arc::clone(&tokens) as _));
-        }
-        installation
-    });
+    let kinds = builtin
+        .into_iter()
+        .chain(umbra.into_iter().map(checked))
+        .map(|strategy| {
+            let issues_tokens = strategy.descriptor.resource.resource == "serviceaccounts";
+            let mut installation = Installation::from(strategy);
+            if issues_tokens {
+                installation
+                    .handlers
+                    .push(("token".to_owned(), Arc::clone(&tokens) as _));
+            }
+            installation
+        });
     let parts = ClusterParts {
         name: HUB.to_owned(),
         store: dependencies.store,

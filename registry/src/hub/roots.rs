@@ -49,7 +49,13 @@ impl StandaloneRoots {
         children: Children,
         fleets: Fleets,
     ) -> Self {
-        Self { hub, views, directory, children, fleets }
+        Self {
+            hub,
+            views,
+            directory,
+            children,
+            fleets,
+        }
     }
 }
 
@@ -96,7 +102,11 @@ impl Roots for StandaloneRoots {
             is_resource_request: true,
         };
         let verdict = self.hub.authorizer.decide(user, &attributes).await;
-        if verdict.allowed { Ok(()) } else { Err(forbidden(user, &attributes, &verdict.reason)) }
+        if verdict.allowed {
+            Ok(())
+        } else {
+            Err(forbidden(user, &attributes, &verdict.reason))
+        }
     }
 }
 

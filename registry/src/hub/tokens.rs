@@ -40,7 +40,9 @@ impl IssueTokens {
 impl SubresourceHandler for IssueTokens {
     async fn create(&self, _context: &RequestContext, object: &Value, mut body: Value) -> Result<Value, Status> {
         if !body["spec"]["boundObjectRef"].is_null() {
-            return Err(Status::bad_request("tokens of the hub cannot be bound to other objects"));
+            return Err(Status::bad_request(
+                "tokens of the hub cannot be bound to other objects",
+            ));
         }
         let asked = body["spec"]["expirationSeconds"].as_u64().unwrap_or(DEFAULT_SECONDS);
         if asked < SHORTEST_SECONDS {
@@ -55,8 +57,12 @@ impl SubresourceHandler for IssueTokens {
             uid: object.uid().to_owned(),
             ..ServiceAccountSubject::default()
         };
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let token = self.tokens.issue(&subject, &audiences, lifetime, UnixTime::since_unix_epoch(now));
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let token = self
+            .tokens
+            .issue(&subject, &audiences, lifetime, UnixTime::since_unix_epoch(now));
         body["spec"]["expirationSeconds"] = json!(lifetime.as_secs());
         let expires = Timestamp::now() + jiff::SignedDuration::try_from(lifetime).map_err(Status::internal)?;
         body["status"] = json!({"token": token, "expirationTimestamp": rfc3339(expires)});
