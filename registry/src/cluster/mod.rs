@@ -73,8 +73,8 @@ impl Forward for ClusterRoot {
         let directory = self.directory.state();
         let cluster = directory.clusters.get(&self.name);
         let cluster = cluster.ok_or_else(|| no_such_cluster(&self.name))?;
-        let is_read = || only_reads(request.method(), &context.info) && !may_run(request.headers(), &context.info);
-        if cluster.spec.access == Access::ReadOnly && !is_read() {
+        let is_read = only_reads(request.method(), &context.info) && !may_run(request.headers(), &context.info);
+        if cluster.spec.access == Access::ReadOnly && !is_read {
             return Err(read_only(&self.name));
         }
         let Some(child) = self.children.get(&self.name) else {
