@@ -41,6 +41,10 @@ pub(super) struct BodyTranslator<'a> {
 impl BodyTranslator<'_> {
     /// An object, or a patch that looks like one (merge, strategic, apply).
     pub(super) fn object(&self, body: &mut Value) -> Result<(), BodyError> {
+        let own_name = body["metadata"]["name"].as_str().and_then(QualifiedName::parse);
+        if let Some((qualified, bare)) = own_name.map(|name| (name.to_string(), name.name.to_owned())) {
+            unqualify_repetitions(body, &qualified, &bare);
+        }
         let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
             return Ok(());
         };
@@ -141,6 +145,41 @@ impl BodyTranslator<'_> {
     }
 }
 
+/// Replaces an object's qualified name where clients repeat it in what they generate: `kubectl create deployment web@east`
+/// makes it a label, a selector and the name of the container, `kubectl autoscale` the target of the scaling. Nowhere of these
+/// may it have a cluster.
+fn unqualify_repetitions(value: &mut Value, qualified: &str, bare: &str) {
+    let replace = |value: &mut Value| {
+        if value.as_str() == Some(qualified) {
+            *value = bare.into();
+        }
+    };
+    match value {
+        Value::Object(members) => {
+            for (key, member) in members {
+                match (key.as_str(), &mut *member) {
+                    ("labels" | "matchLabels" | "selector", Value::Object(labels)) => {
+                        labels.values_mut().for_each(replace);
+                    }
+                    ("containers", Value::Array(containers)) => {
+                        let names = containers.iter_mut().filter_map(|container| container.get_mut("name"));
+                        names.for_each(replace);
+                    }
+                    ("scaleTargetRef", target) => target.get_mut("name").into_iter().for_each(replace),
+                    _ => {}
+                }
+                unqualify_repetitions(member, qualified, bare);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                unqualify_repetitions(item, qualified, bare);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The cluster that an object to be created names: by its name or by its label.
 #[must_use]
 pub(super) fn named_cluster(body: &Value) -> Option<String> {
@@ -186,6 +225,26 @@ mod tests {
         let mut bare = json!({"metadata": {"name": "web"}});
         translator(&revision).object(&mut bare).unwrap();
         assert_eq!(bare["metadata"]["name"], "web");
+    }
+
+    #[test]
+    fn a_name_that_clients_repeat_loses_its_cluster_everywhere() {
+        let deployment = |name: &str| {
+            json!({"metadata": {"name": name, "labels": {"app": name, "owner": "ann@east"}},
+                "spec": {"selector": {"matchLabels": {"app": name}},
+                    "template": {"metadata": {"labels": {"app": name}, "annotations": {"a": "web@east"}},
+                        "spec": {"containers": [{"name": name, "image": "web@east"}]}}}})
+        };
+        let scaler = |name: &str| json!({"metadata": {"name": name}, "spec": {"scaleTargetRef": {"name": name}}});
+        let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"selector": {"run": name}}});
+        for (mut sent, wanted) in [
+            (deployment("web@east"), deployment("web")),
+            (scaler("web@east"), scaler("web")),
+            (service("web@east"), service("web")),
+        ] {
+            translator(&revision).object(&mut sent).unwrap();
+            assert_eq!(sent, wanted);
+        }
     }
 
     #[test]
