@@ -33,7 +33,9 @@ const BATCH: usize = 256;
 /// How long the child lets a watch live. Shorter than the half hour to an hour that API servers choose by themselves,
 /// so that a connection that died unnoticed costs at most this.
 const WATCH_SECONDS: u64 = 600;
-/// A watch that sends neither event nor bookmark for this long is taken for dead: API servers send a bookmark a minute.
+/// A watch that sends neither event nor bookmark for this long is begun anew from where it was. That is no failure: API servers
+/// promise no bookmarks on a resource that nothing happens to. It only bounds how long a watch that the server has forgotten
+/// goes unnoticed; connections that are dead are noticed by their pings.
 const WATCH_SILENCE: Duration = Duration::from_secs(180);
 
 /// How the copies of one resource stand.
@@ -108,19 +110,26 @@ impl ResourceCopy {
         self.watch(&from, revision).await
     }
 
+    /// An expired revision says nothing of the copies: they stay as they are until the list that follows.
     fn report(&self, error: &CopyError) {
-        let refused = matches!(error, CopyError::Source(source) if source.is_refused());
-        let expired = matches!(error, CopyError::Source(source) if source.is_expired());
+        let (cluster, resource) = (&self.cluster, self.group_resource());
         let message = match error {
             CopyError::Source(SourceError::Malformed { source, .. }) => format!("{error}: {source}"),
             CopyError::Source(source) => source.to_string(),
             CopyError::Store(source) => format!("{error}: {source}"),
         };
-        if expired {
-            tracing::debug!(cluster = %self.cluster, resource = %self.group_resource(), "the watch is too old; listing");
-        } else {
-            tracing::warn!(cluster = %self.cluster, resource = %self.group_resource(), message, "copying is interrupted");
+        match error {
+            CopyError::Source(source) if source.is_expired() => {
+                tracing::debug!(%cluster, %resource, "the watch is too old; listing");
+                return;
+            }
+            // That the cluster does not answer is said once for the cluster, not once for each of its resources.
+            CopyError::Source(SourceError::Unreachable(_)) => {
+                tracing::debug!(%cluster, %resource, message, "copying is interrupted");
+            }
+            _ => tracing::warn!(%cluster, %resource, message, "copying is interrupted"),
         }
+        let refused = matches!(error, CopyError::Source(source) if source.is_refused());
         self.state.send_replace(ResourceState {
             synced: false,
             refused,
@@ -198,7 +207,7 @@ impl ResourceCopy {
             let chunk = match tokio::time::timeout(WATCH_SILENCE, lines.next()).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(SourceError::Unreachable("the watch has gone silent".to_owned()).into()),
+                Err(_) => return Ok(()),
             };
             self.apply(chunk, &mut reader, revision, &path).await?;
         }

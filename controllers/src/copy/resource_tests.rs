@@ -220,3 +220,32 @@ async fn a_child_that_fails_keeps_its_copies() {
     // The columns, the first state, the second: the outage in between has written nothing.
     assert_eq!(history.0 - Revision::INITIAL.0, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_watch_is_begun_anew_and_is_no_failure() {
+    let store = Arc::new(Embedded::in_memory());
+    let (_silent, first) = mpsc::channel(1);
+    let (events, second) = mpsc::channel(1);
+    let script = Script {
+        lists: Mutex::new([Ok(list("10", "", &[pod("a", "1")]))].into()),
+        watches: Mutex::new([first, second].into()),
+        ..Script::default()
+    };
+    let mut fixture = Fixture::start(script, store);
+    fixture.synced().await;
+    let mut state = fixture.state.clone();
+    state.mark_unchanged();
+    // Taken only by the second watch, which begins when the first has been silent for long enough.
+    events.send(event("MODIFIED", &pod("a", "11"))).await.unwrap();
+    fixture.copies_are(&[("a", "11")]).await;
+    assert!(!state.has_changed().unwrap(), "the resource was synced all the time");
+    let watches = fixture
+        .script
+        .asked
+        .lock()
+        .iter()
+        .filter(|path| path.contains("watch=true"))
+        .count();
+    assert_eq!(watches, 2);
+    fixture.stop().await;
+}
