@@ -111,14 +111,19 @@ fn home() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Adds the contexts to the first file that kubectl would use.
+/// Adds the contexts to the first file that kubectl would use. The current context stays whose it is: a command that was
+/// meant for one cluster must not reach another because a hub was started.
 fn merge(kubeconfig: &Kubeconfig) -> Result<PathBuf> {
     let paths = default_paths(std::env::var_os("KUBECONFIG").as_deref(), home().as_deref());
     let path = paths
         .into_iter()
         .next()
         .context("there is no kubeconfig to add the contexts to; set KUBECONFIG")?;
-    merge_into(&path, kubeconfig).with_context(|| format!("the contexts are not added to {}", path.display()))?;
+    let additions = Kubeconfig {
+        current_context: String::new(),
+        ..kubeconfig.clone()
+    };
+    merge_into(&path, &additions).with_context(|| format!("the contexts are not added to {}", path.display()))?;
     Ok(path)
 }
 
