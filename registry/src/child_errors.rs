@@ -11,8 +11,10 @@ use umbra_child::ChildError;
 
 use crate::child_documents::DocumentError;
 
-/// When to try again after a 503 or 504, in seconds: a probe every 10 s finds out whether a child is back.
-const RETRY_SECONDS: u32 = 10;
+/// When to try again what may well go through the next time, in seconds. A child that does not answer gets no such advice:
+/// clients of Kubernetes would follow it up to ten times for each request before they show the reason to anybody
+/// (`client-go/rest/with_retry.go`), so that one kubectl command takes minutes.
+const RETRY_SECONDS: u32 = 1;
 
 /// The resource of clusters.
 #[must_use]
@@ -34,8 +36,10 @@ pub fn unreachable(cluster: &str, since: &str, reason: &str) -> Status {
     } else {
         format!(": {reason}")
     };
-    let message = format!("cluster \"{cluster}\" is unreachable since {since}{because}");
-    about(Status::failure(Reason::ServiceUnavailable, message), cluster).retry_after(RETRY_SECONDS)
+    let message = format!(
+        "cluster \"{cluster}\" is unreachable since {since}{because}; check that it runs and that the hub can reach it"
+    );
+    about(Status::failure(Reason::ServiceUnavailable, message), cluster)
 }
 
 /// 503 for a cluster that the hub has no connection to.
@@ -44,7 +48,7 @@ pub fn not_connected(cluster: &str) -> Status {
     let message = format!(
         "the hub has no connection to cluster \"{cluster}\"; the conditions of its ManagedCluster say why, if it does not come up"
     );
-    about(Status::failure(Reason::ServiceUnavailable, message), cluster).retry_after(RETRY_SECONDS)
+    about(Status::failure(Reason::ServiceUnavailable, message), cluster)
 }
 
 /// 403 for a write to a cluster whose `spec.access` is `ReadOnly`.
@@ -66,10 +70,11 @@ pub fn child_status(error: &ChildError) -> Status {
         ChildError::Identity(_) => failure(Reason::Forbidden),
         ChildError::Path(_) | ChildError::Request(_) | ChildError::NotUpgradable => failure(Reason::BadRequest),
         ChildError::Unreachable { cluster, since, reason } => unreachable(cluster, &since.to_string(), reason),
-        ChildError::Connect { cluster, .. } | ChildError::Closed { cluster } | ChildError::Busy { cluster, .. } => {
+        ChildError::Connect { cluster, .. } => about(failure(Reason::ServiceUnavailable), cluster),
+        ChildError::Closed { cluster } | ChildError::Busy { cluster, .. } => {
             about(failure(Reason::ServiceUnavailable), cluster).retry_after(RETRY_SECONDS)
         }
-        ChildError::Timeout { cluster, .. } => about(failure(Reason::Timeout), cluster).retry_after(RETRY_SECONDS),
+        ChildError::Timeout { cluster, .. } => about(failure(Reason::Timeout), cluster),
         ChildError::Configuration { cluster, .. }
         | ChildError::Credentials { cluster, .. }
         | ChildError::CredentialsRefused { cluster }
@@ -147,7 +152,7 @@ mod tests {
     use umbra_child::identity::IdentityError;
 
     #[test]
-    fn errors_say_which_cluster_and_when_to_try_again() {
+    fn errors_say_which_cluster_and_whether_to_try_again() {
         let closed = child_status(&ChildError::Closed { cluster: "east".into() });
         assert_eq!(closed.code, 503);
         let details = closed.details.unwrap();
@@ -155,6 +160,8 @@ mod tests {
             (details.name.as_str(), details.retry_after_seconds),
             ("east", RETRY_SECONDS)
         );
+        let unreachable = unreachable("east", "noon", "no answer");
+        assert_eq!((unreachable.code, unreachable.details.unwrap().retry_after_seconds), (503, 0));
         let refused = child_status(&ChildError::CredentialsRefused { cluster: "east".into() });
         assert_eq!(refused.code, 502);
         assert_eq!(child_status(&IdentityError::Anonymous.into()).code, 403);
