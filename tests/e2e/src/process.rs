@@ -24,19 +24,24 @@ while read -r verb group; do
         alive=$rest ;;
     esac
 done
-for group in $alive; do kill -TERM -- "-$group"; done
+for group in $alive; do kill -TERM "-$group"; done
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     left=
-    for group in $alive; do ! kill -0 -- "-$group" || left="$left $group"; done
+    for group in $alive; do ! kill -0 "-$group" || left="$left $group"; done
     [ -n "$left" ] || exit 0
     sleep 1
 done
-for group in $left; do kill -KILL -- "-$group"; done
+for group in $left; do kill -KILL "-$group"; done
 "#;
 
 // Nobody can wait for what outlives this process on purpose.
 #[expect(clippy::zombie_processes)]
 static REAPER_INPUT: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
+    let mut reaper = reaper();
+    Mutex::new(reaper.stdin.take().expect("the input is piped"))
+});
+
+fn reaper() -> Child {
     let mut reaper = Command::new("sh");
     reaper
         .args(["-c", REAPER])
@@ -44,9 +49,8 @@ static REAPER_INPUT: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    let mut reaper = reaper.spawn().expect("there is a shell");
-    Mutex::new(reaper.stdin.take().expect("the input is piped"))
-});
+    reaper.spawn().expect("there is a shell")
+}
 
 fn tell_reaper(verb: &str, group: u32) {
     let mut input = REAPER_INPUT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,6 +303,31 @@ mod tests {
         let mut process = Process::start(shell("cat; echo no >&2; exit 3"), Some("yes"));
         assert_eq!(process.wait(wait::DEADLINE).code(), Some(3));
         assert_eq!((process.stdout().as_str(), process.stderr().as_str()), ("yes", "no\n"));
+    }
+
+    #[test]
+    fn the_reaper_ends_what_is_left() {
+        let sleeper = || shell("exec sleep 1000").process_group(0).spawn().unwrap();
+        let (mut left, mut ended) = (sleeper(), sleeper());
+        let mut reaper = reaper();
+        let mut input = reaper.stdin.take().unwrap();
+        write!(
+            input,
+            "started {}\nstarted {}\nended {}\n",
+            left.id(),
+            ended.id(),
+            ended.id()
+        )
+        .unwrap();
+        drop(input);
+        assert!(!left.wait().unwrap().success());
+        assert!(reaper.wait().unwrap().success());
+        assert!(
+            ended.try_wait().unwrap().is_none(),
+            "that is somebody else's number by now"
+        );
+        ended.kill().unwrap();
+        ended.wait().unwrap();
     }
 
     #[test]

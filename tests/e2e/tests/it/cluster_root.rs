@@ -113,7 +113,6 @@ fn connect(kubectl: &Kubectl) {
     logs.stop();
 
     // A container without a command idles and copies its input to its output.
-    let echo = kubectl.with("--quiet");
     kubectl.apply(ECHO);
     kubectl.ok("wait pod/echo --for=condition=Ready --timeout=90s");
     let protocols = [("WebSocket", "true"), ("SPDY", "false")];
@@ -138,8 +137,7 @@ fn connect(kubectl: &Kubectl) {
         );
         copy(&kubectl, &talker);
         forward(&kubectl, protocol);
-        let echo = echo.variable("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
-        let mut attached = echo.start("attach -i echo");
+        let mut attached = kubectl.start("attach --quiet -i echo");
         attached.write(&format!("over {protocol}\n"));
         attached.wait_for("the echo", |text| text.contains(&format!("over {protocol}")));
     }

@@ -66,7 +66,15 @@ fn a_new_kind_appears_in_the_view_and_goes_again() {
     assert!(row("north").split_whitespace().any(|cell| cell == "3"), "{table}");
     assert!(row("south").split_whitespace().any(|cell| cell == "5"), "{table}");
     assert!(view.ok("get crds -o name").contains("widgets.example.test@north"));
-    assert!(view.ok("explain widget.spec.size").contains("How large it is."));
+    // Documents follow a little later, as they do in a cluster.
+    wait::for_text(
+        "the schema",
+        || {
+            let outcome = view.run("explain widget.spec.size");
+            format!("{}{}", outcome.stdout, outcome.stderr)
+        },
+        |text| text.contains("How large it is."),
+    );
 
     view.apply(&widget("gear@south", 8));
     assert_eq!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use umbra_e2e::environment;
-use umbra_e2e::hub;
+use umbra_e2e::hub::{self, Hub};
 use umbra_e2e::identity::{self, Context, Credential};
 use umbra_e2e::kubectl::Outcome;
 use umbra_e2e::show::Item;
@@ -94,14 +94,7 @@ fn joining_says_what_is_wrong_with_a_kubeconfig() {
     says(
         &world
             .hub
-            .umbra(&[
-                "join",
-                "x",
-                "--context",
-                "north",
-                "--hub-kubeconfig",
-                "/nowhere/kubeconfig",
-            ])
+            .umbra(&["leave", "north", "--hub-kubeconfig", "/nowhere/kubeconfig"])
             .expect_failure(),
         &["/nowhere/kubeconfig"],
     );
@@ -124,10 +117,10 @@ fn a_port_and_a_data_directory_that_are_in_use_are_named() {
     let port = world.hub.port();
     says(
         &up(&environment::folder("second"), port),
-        &[&port.to_string(), "--listen"],
+        &[&port.to_string(), "in use", "choose another address"],
     );
     says(&up(world.hub.folder(), environment::free_port()), &["--data-dir"]);
-    item.pass("names the port and --listen");
+    item.pass("names the port and what to do");
 }
 
 #[test]
@@ -155,7 +148,7 @@ spec:
     };
     fleet.apply(&wrong(false));
     let told = wait_for_condition(&fleet, "override wrong", "Applied", "False");
-    says(&told, &["settings", "/data/absent", "patches[1]"]);
+    says(&told, &["settings", "/data/absent", "patch 1"]);
     says(
         &condition(&fleet, "rendering settings.configmaps@north", "Rendered"),
         &["wrong", "/data/absent"],
@@ -201,12 +194,13 @@ fn a_child_that_stops_answering_is_shown_as_last_known_with_a_warning() {
     let Some(world) = World::shared() else { return };
     let item = Item::open("errors.outage");
     let spare = World::spare();
-    world
-        .hub
-        .join("outage", &spare.name, &spare.kubeconfig())
-        .expect_success();
-    world.hub.wait_for_child("outage");
-    let view = world.hub.view();
+    // A hub of its own: the placements of other tests are for all clusters.
+    let hub = Hub::start(world.programs, &[]);
+    for (name, cluster) in [("outage", &*spare), ("north", &world.children[0])] {
+        hub.join(name, &cluster.name, &cluster.kubeconfig()).expect_success();
+        hub.wait_for_child(name);
+    }
+    let view = hub.view();
     let list = "get namespaces -l umbra.dev/cluster=outage -o name";
     let before = view.ok(list);
     assert!(before.contains("namespace/kube-system@outage"), "{before}");
@@ -226,8 +220,8 @@ fn a_child_that_stops_answering_is_shown_as_last_known_with_a_warning() {
     });
     says(&warned, &["unreachable"]);
     assert!(!watch.stdout().contains("DELETED"), "{}", watch.output());
-    assert!(world.hub.root().ok("get managedcluster outage").contains("False"));
-    let direct = world.hub.child("outage").fails("get namespaces");
+    assert!(hub.root().ok("get managedcluster outage").contains("False"));
+    let direct = hub.child("outage").fails("get namespaces");
     says(&direct, &["outage"]);
     // The others do not notice.
     let other = view.run("get nodes -l umbra.dev/cluster=north");
@@ -243,8 +237,8 @@ fn a_child_that_stops_answering_is_shown_as_last_known_with_a_warning() {
             Err(outcome.to_string())
         }
     });
-    world.hub.wait_for_child("outage");
+    hub.wait_for_child("outage");
     watch.stop();
-    world.hub.leave("outage").expect_success();
+    hub.leave("outage").expect_success();
     item.pass("copies as last known, a warning, 0 DELETED");
 }

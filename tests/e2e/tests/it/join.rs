@@ -3,6 +3,7 @@
 
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment;
+use umbra_e2e::hub::Hub;
 use umbra_e2e::identity::{self, Context, Credential};
 use umbra_e2e::show::Item;
 use umbra_e2e::wait;
@@ -42,7 +43,8 @@ fn every_kind_of_credential_joins_and_leaves_nothing_behind() {
     let Some(world) = World::shared() else { return };
     let (joins, leaves) = (Item::open("join"), Item::open("leave"));
     let spare = World::spare();
-    let hub = &world.hub;
+    // A hub of its own: the placements of other tests are for all clusters.
+    let hub = Hub::start(world.programs, &[]);
 
     // The context's name is the same in both files, and in the third, whose credential a program prints.
     let authority = identity::authority(spare.folder());

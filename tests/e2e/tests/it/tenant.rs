@@ -158,12 +158,12 @@ fn the_rest_is_the_childs_403() {
         let direct = bob.kubectl.context("north-direct").fails(command);
         assert_eq!(through, direct, "{command}");
         assert!(
-            through.contains("Forbidden") && through.contains("\"bob\""),
+            through.to_lowercase().contains("forbidden") && through.contains("\"bob\""),
             "{through}"
         );
     }
     let south_refuses = bob.kubectl.context("south").fails("get configmaps -n tenant-rest");
-    assert!(south_refuses.contains("Forbidden"), "{south_refuses}");
+    assert!(south_refuses.to_lowercase().contains("forbidden"), "{south_refuses}");
     // Through the view.
     for command in [
         "get pods -n kube-system",
@@ -175,7 +175,7 @@ fn the_rest_is_the_childs_403() {
         "get configmap settings@south -n tenant-rest",
     ] {
         let refused = view.fails(command);
-        assert!(refused.contains("Forbidden"), "{command}: {refused}");
+        assert!(refused.to_lowercase().contains("forbidden"), "{command}: {refused}");
     }
     for child in [&north, &south] {
         assert_eq!(
@@ -197,10 +197,7 @@ fn a_tenant_cannot_use_the_hub_to_get_more() {
     let mut refused = 0;
     let mut expect_refusal = |kubectl: &Kubectl, command: &str| {
         let error = kubectl.fails(command);
-        assert!(
-            error.contains("Forbidden") || error.contains("forbidden"),
-            "{command}: {error}"
-        );
+        assert!(error.to_lowercase().contains("forbidden"), "{command}: {error}");
         refused += 1;
     };
     let of = |context: &str| mallory.kubectl.context(context);
