@@ -161,7 +161,10 @@ mod tests {
             ("east", RETRY_SECONDS)
         );
         let unreachable = unreachable("east", "noon", "no answer");
-        assert_eq!((unreachable.code, unreachable.details.unwrap().retry_after_seconds), (503, 0));
+        assert_eq!(
+            (unreachable.code, unreachable.details.unwrap().retry_after_seconds),
+            (503, 0)
+        );
         let refused = child_status(&ChildError::CredentialsRefused { cluster: "east".into() });
         assert_eq!(refused.code, 502);
         assert_eq!(child_status(&IdentityError::Anonymous.into()).code, 403);
