@@ -78,10 +78,11 @@ impl Forward for ClusterRoot {
             return Err(read_only(&self.name));
         }
         let Some(child) = self.children.get(&self.name) else {
-            return Err(match unreachable_since(cluster) {
+            let status = match unreachable_since(cluster) {
                 Some((since, reason)) => unreachable(&self.name, &since, &reason),
                 None => not_connected(&self.name),
-            });
+            };
+            return Err(said_to_discovery(context, status));
         };
         let document = Document::of(request.method(), request.uri().path());
         let host = request
@@ -99,12 +100,21 @@ impl Forward for ClusterRoot {
         };
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
-            .map_err(|error| child_status(&error))?;
+            .map_err(|error| said_to_discovery(context, child_status(&error)))?;
         match document {
             Some(document) => document.rewrite(response, &context.prefix, &server, &self.name).await,
             None => Ok(response),
         }
     }
+}
+
+/// What is wrong, as a warning too where the answer is to discovery: clients of Kubernetes read no message of a failure
+/// there (`client-go/discovery`, `Raw()`), and kubectl, which always begins with discovery, would say nothing of the cause.
+fn said_to_discovery(context: &RequestContext, status: Status) -> Status {
+    if !context.info.is_resource_request {
+        context.warnings.add(status.message.clone());
+    }
+    status
 }
 
 fn only_reads(method: &Method, info: &RequestInfo) -> bool {

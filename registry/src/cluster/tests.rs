@@ -147,7 +147,8 @@ async fn clusters_that_are_not_there_say_so() {
     assert_eq!(down.code, 503);
     assert_eq!(
         down.message,
-        "cluster \"east\" is unreachable since 2026-01-01T00:00:00Z: connection refused"
+        "cluster \"east\" is unreachable since 2026-01-01T00:00:00Z: connection refused; check that it runs and that the hub \
+         can reach it"
     );
     let fresh = ClusterRoot::new("east", directory(json!({}), json!({})).await, children).unwrap();
     assert_eq!(send(&fresh, Method::GET, "/api").await.unwrap_err().code, 503);

@@ -148,9 +148,9 @@ impl FleetApi {
             tracker: tracker.clone(),
             cancelled: cancelled.clone(),
         });
-        let (umbra, document) = kinds::umbra_kinds().map_err(Status::internal)?;
+        let (umbra, documents_of_umbra) = kinds::umbra_kinds().map_err(Status::internal)?;
         let core = GroupVersion::new("", "v1");
-        let documents_of_own = [(kinds::umbra_version(), document)]
+        let documents_of_own = documents_of_umbra
             .into_iter()
             .chain(builtin::document(&core).map(|document| (core, document.clone())));
         own.install(

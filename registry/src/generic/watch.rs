@@ -196,11 +196,12 @@ impl<I: Indexer, S: Scope<I::Extra>> Watching<I, S> {
         Some(event)
     }
 
+    /// One is due whether or not anything has happened: it also tells the client that the watch lives.
     fn bookmark(&mut self) -> Option<Event> {
-        let revision = self.events.progress();
-        if !self.bookmarks || revision <= self.sent {
+        if !self.bookmarks {
             return None;
         }
+        let revision = self.events.progress().max(self.sent);
         self.sent = revision;
         Some(Event::Bookmark {
             revision: revision.0,
