@@ -27,12 +27,14 @@ use umbra_auth::tokens::BearerAuthenticator;
 use umbra_auth::tokens::ServiceAccountTokens;
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::{ClusterController, ClusterControllerParts, ensure_defaults};
+use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::child_documents::ChildDocuments;
 use umbra_registry::copies::cache::Copies;
 use umbra_registry::copies::catalog::{CATALOG, Catalog};
 use umbra_registry::copies::policy::{ChildPolicies, RBAC_COPIES};
 use umbra_registry::directory::{Directory, HUB_KINDS};
 use umbra_registry::generic::StoreApi;
+use umbra_registry::hub::roots::Fleets;
 use umbra_registry::hub::{HubDependencies, StandaloneRoots};
 use umbra_registry::mirror::{Mirror, MirrorState};
 use umbra_registry::view::ViewServices;
@@ -66,31 +68,30 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Starts a hub on the store and the keys of `data`, listening on `listen`.
+    /// Starts a hub on the store and the keys of `data`, listening on `listen`. The store is closed where the rest fails.
     ///
     /// # Errors
     /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
     pub(crate) async fn start(data: &DataDir, listen: SocketAddr) -> Result<Self> {
-        let embedded = open_store(data).await?;
-        let store: Arc<dyn Store> = Arc::new(embedded.clone());
-        let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let store = open_store(data).await?;
+        let base = Base {
+            store: Arc::new(store.clone()),
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+        };
+        let started = Self::start_on(&base, store.clone(), data, listen).await;
+        if started.is_err() {
+            base.cancel.cancel();
+            store.close().await;
+        }
+        started
+    }
 
-        let accounts: Arc<OnceLock<Arc<StoreApi>>> = Arc::default();
-        let tokens = Arc::new(service_account_tokens(data, &accounts)?);
-        let hub = umbra_registry::hub::start(HubDependencies {
-            store: Arc::clone(&store),
-            tokens: Arc::clone(&tokens),
-            version: version(),
-            tracker: tracker.clone(),
-            cancelled: cancel.clone(),
-        })
-        .await
-        .context("the hub's own API does not start")?;
-        accounts.get_or_init(|| Arc::clone(&hub.api));
-
+    async fn start_on(base: &Base, embedded: Embedded, data: &DataDir, listen: SocketAddr) -> Result<Self> {
+        let (hub, tokens) = base.hub(data).await?;
         let children = Children::new(ProbeConfig::default());
-        let shared = Shared::load(&store, &children, &tracker, &cancel).await?;
-        let fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
+        let shared = Shared::load(base, &children).await?;
+        let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
         let roots = StandaloneRoots::new(
             hub,
             shared.views(),
@@ -98,51 +99,25 @@ impl Hub {
             children.clone(),
             Arc::clone(&fleets),
         );
-        let authority = ReloadableCaBundle::new(CaBundle::from_pem(data.authority().certificate_pem().as_bytes())?);
-        let authenticators = Authenticators::new(vec![
-            Arc::new(CertificateAuthenticator::new(authority)),
-            Arc::new(BearerAuthenticator::new(vec![tokens])),
-        ]);
-        let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators))
-            .checks(checks(&store, &tracker, &cancel))
+        let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators(data, tokens)?))
+            .checks(base.checks())
             .build();
-
-        let serving = data.serving_certificate(listen)?;
-        let certificate =
-            ReloadableServingCertificate::from_pem(serving.certificate_pem.as_bytes(), serving.key_pem.as_bytes())?;
-        let tls = server_config(&certificate)?;
-        let server = Server::bind(listen, tls, api.clone(), ServerOptions::default()).await?;
+        let server = Server::bind(listen, tls(data, listen)?, api.clone(), ServerOptions::default()).await?;
         let address = server.local_address();
 
         let client = kube::Client::new(api.in_process(UserInfo::new(CONTROLLERS, [MASTERS])), "default");
-        let clusters = ClusterController::new(ClusterControllerParts {
-            client: client.clone(),
-            store: Arc::clone(&store),
-            directory: Arc::clone(&shared.directory),
-            children: children.clone(),
-            documents: Arc::clone(&shared.documents),
-        });
         ensure_defaults(&client)
             .await
             .context("the objects every hub has cannot be created")?;
-        tracker.spawn(clusters.run(cancel.clone()));
-        tracker.spawn(fleets::run(fleets::FleetsParts {
-            store,
-            shared,
-            fleets,
-            version: version(),
-            tracker: tracker.clone(),
-            cancelled: cancel.clone(),
-        }));
+        base.run_controllers(client.clone(), shared, fleets);
         let shutdown = CancellationToken::new();
-        let server = tracker.spawn(server.run(shutdown.clone()));
         Ok(Self {
             address,
             client,
-            server,
+            server: base.tracker.spawn(server.run(shutdown.clone())),
             shutdown,
-            cancel,
-            tracker,
+            cancel: base.cancel.clone(),
+            tracker: base.tracker.clone(),
             children,
             store: embedded,
         })
@@ -170,6 +145,92 @@ impl Hub {
         self.tracker.wait().await;
         self.store.close().await;
     }
+}
+
+/// What everything stands on: the store, and what tasks belong to.
+struct Base {
+    store: Arc<dyn Store>,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Base {
+    /// The hub root, and what issues and judges the tokens of its service accounts.
+    async fn hub(&self, data: &DataDir) -> Result<(Cluster, Arc<ServiceAccountTokens>)> {
+        let accounts: Arc<OnceLock<Arc<StoreApi>>> = Arc::default();
+        let tokens = Arc::new(service_account_tokens(data, &accounts)?);
+        let hub = umbra_registry::hub::start(HubDependencies {
+            store: Arc::clone(&self.store),
+            tokens: Arc::clone(&tokens),
+            version: version(),
+            tracker: self.tracker.clone(),
+            cancelled: self.cancel.clone(),
+        })
+        .await
+        .context("the hub's own API does not start")?;
+        accounts.get_or_init(|| Arc::clone(&hub.api));
+        Ok((hub, tokens))
+    }
+
+    fn run_controllers(&self, client: kube::Client, shared: Shared, fleets: Fleets) {
+        let clusters = ClusterController::new(ClusterControllerParts {
+            client,
+            store: Arc::clone(&self.store),
+            directory: Arc::clone(&shared.directory),
+            children: shared.children.clone(),
+            documents: Arc::clone(&shared.documents),
+        });
+        self.tracker.spawn(clusters.run(self.cancel.clone()));
+        self.tracker.spawn(fleets::run(fleets::FleetsParts {
+            store: Arc::clone(&self.store),
+            shared,
+            fleets,
+            version: version(),
+            tracker: self.tracker.clone(),
+            cancelled: self.cancel.clone(),
+        }));
+    }
+
+    async fn mirror<S: MirrorState>(&self, prefix: &'static str) -> Result<Arc<Mirror<S>>> {
+        let mirror = Mirror::load(Arc::clone(&self.store), prefix).await?;
+        self.tracker.spawn(Arc::clone(&mirror).follow(self.cancel.clone()));
+        Ok(mirror)
+    }
+
+    /// Readiness asks what the store said last, so that a probe never waits for it.
+    fn checks(&self) -> Checks {
+        let (sender, receiver) = tokio::sync::watch::channel(Ok(()));
+        let (store, cancel) = (Arc::clone(&self.store), self.cancel.clone());
+        self.tracker.spawn(async move {
+            let ask = async {
+                loop {
+                    let state = store.ready().await.map_err(|error| error.to_string());
+                    let _previous = sender.send_replace(state);
+                    tokio::time::sleep(READINESS_INTERVAL).await;
+                }
+            };
+            cancel.run_until_cancelled(ask).await;
+        });
+        Checks {
+            live: Vec::new(),
+            ready: vec![Check::new("store", move || receiver.borrow().clone())],
+        }
+    }
+}
+
+fn authenticators(data: &DataDir, tokens: Arc<ServiceAccountTokens>) -> Result<Authenticators> {
+    let authority = ReloadableCaBundle::new(CaBundle::from_pem(data.authority().certificate_pem().as_bytes())?);
+    Ok(Authenticators::new(vec![
+        Arc::new(CertificateAuthenticator::new(authority)),
+        Arc::new(BearerAuthenticator::new(vec![tokens])),
+    ]))
+}
+
+fn tls(data: &DataDir, listen: SocketAddr) -> Result<rustls::ServerConfig> {
+    let serving = data.serving_certificate(listen)?;
+    let certificate =
+        ReloadableServingCertificate::from_pem(serving.certificate_pem.as_bytes(), serving.key_pem.as_bytes())?;
+    Ok(server_config(&certificate)?)
 }
 
 /// Opens the store. A process that was killed a moment ago may still hold the lock until the kernel has cleared it away, so
@@ -219,17 +280,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    async fn load(
-        store: &Arc<dyn Store>,
-        children: &Children,
-        tracker: &TaskTracker,
-        cancel: &CancellationToken,
-    ) -> Result<Self> {
+    async fn load(base: &Base, children: &Children) -> Result<Self> {
         Ok(Self {
-            directory: mirror(store, HUB_KINDS, tracker, cancel).await?,
-            catalog: mirror(store, CATALOG, tracker, cancel).await?,
-            policies: mirror(store, RBAC_COPIES, tracker, cancel).await?,
-            copies: Arc::new(Copies::new(Arc::clone(store), tracker.clone(), cancel.clone())),
+            directory: base.mirror(HUB_KINDS).await?,
+            catalog: base.mirror(CATALOG).await?,
+            policies: base.mirror(RBAC_COPIES).await?,
+            copies: Arc::new(Copies::new(
+                Arc::clone(&base.store),
+                base.tracker.clone(),
+                base.cancel.clone(),
+            )),
             children: children.clone(),
             documents: Arc::new(ChildDocuments::new(children.clone())),
         })
@@ -244,37 +304,6 @@ impl Shared {
             self.children.clone(),
             Arc::clone(&self.documents),
         )
-    }
-}
-
-async fn mirror<S: MirrorState>(
-    store: &Arc<dyn Store>,
-    prefix: &'static str,
-    tracker: &TaskTracker,
-    cancel: &CancellationToken,
-) -> Result<Arc<Mirror<S>>> {
-    let mirror = Mirror::load(Arc::clone(store), prefix).await?;
-    tracker.spawn(Arc::clone(&mirror).follow(cancel.clone()));
-    Ok(mirror)
-}
-
-/// Readiness asks what the store said last, so that a probe never waits for it.
-fn checks(store: &Arc<dyn Store>, tracker: &TaskTracker, cancel: &CancellationToken) -> Checks {
-    let (sender, receiver) = tokio::sync::watch::channel(Ok(()));
-    let (store, cancel) = (Arc::clone(store), cancel.clone());
-    tracker.spawn(async move {
-        let ask = async {
-            loop {
-                let state = store.ready().await.map_err(|error| error.to_string());
-                let _previous = sender.send_replace(state);
-                tokio::time::sleep(READINESS_INTERVAL).await;
-            }
-        };
-        cancel.run_until_cancelled(ask).await;
-    });
-    Checks {
-        live: Vec::new(),
-        ready: vec![Check::new("store", move || receiver.borrow().clone())],
     }
 }
 
