@@ -27,6 +27,15 @@ async fn directory(spec: Value, status: Value) -> Arc<Mirror<Directory>> {
 }
 
 async fn send(root: &ClusterRoot, method: Method, path: &str) -> Result<(u16, Bytes), Status> {
+    send_and_warn(root, method, path, &Warnings::default()).await
+}
+
+async fn send_and_warn(
+    root: &ClusterRoot,
+    method: Method,
+    path: &str,
+    warnings: &Warnings,
+) -> Result<(u16, Bytes), Status> {
     let request = Request::builder().method(&method).uri(path).header("host", "hub:7443");
     let request = request
         .header("authorization", "Bearer secret")
@@ -41,7 +50,7 @@ async fn send(root: &ClusterRoot, method: Method, path: &str) -> Result<(u16, By
         )),
         prefix: "/root".into(),
         deadline: Instant::now() + Duration::from_secs(20),
-        warnings: Warnings::default(),
+        warnings: warnings.clone(),
         user_agent: "test/1".into(),
     };
     let response = root.forward(&context, request).await?;
@@ -150,6 +159,13 @@ async fn clusters_that_are_not_there_say_so() {
         "cluster \"east\" is unreachable since 2026-01-01T00:00:00Z: connection refused; check that it runs and that the hub \
          can reach it"
     );
+    // What a client reads of a failed discovery is the warning alone.
+    let warnings = Warnings::default();
+    let pods = send_and_warn(&root, Method::GET, "/api/v1/pods", &warnings).await;
+    assert!(pods.is_err() && warnings.take().is_empty());
+    let discovery = send_and_warn(&root, Method::GET, "/api", &warnings).await;
+    assert!(discovery.is_err());
+    assert_eq!(warnings.take(), [down.message]);
     let fresh = ClusterRoot::new("east", directory(json!({}), json!({})).await, children).unwrap();
     assert_eq!(send(&fresh, Method::GET, "/api").await.unwrap_err().code, 503);
 }
