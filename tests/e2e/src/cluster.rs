@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::environment::{self, Programs};
@@ -80,14 +81,29 @@ impl Cluster {
         &self.kubectl
     }
 
-    /// Stops answering without closing a connection (SIGSTOP), or goes on (SIGCONT).
-    ///
-    /// # Panics
-    /// Never in practice.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    /// Makes it stop answering, without closing a connection, as long as what is returned lives.
+    #[must_use]
+    pub fn pause(&self) -> Pause<'_> {
+        self.signal(Signal::STOP);
+        Pause { cluster: self }
+    }
+
+    fn signal(&self, signal: Signal) {
         self.process
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .signal(signal);
+    }
+}
+
+/// A cluster that does not answer.
+#[derive(Debug)]
+pub struct Pause<'a> {
+    cluster: &'a Cluster,
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.cluster.signal(Signal::CONT);
     }
 }

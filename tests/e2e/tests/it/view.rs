@@ -252,7 +252,7 @@ fn people_find_their_way_in_a_view() {
     assert!(view.ok(["logs", &pod]).contains("nginx"));
     assert_eq!(view.ok(["exec", &pod, "--", "echo", "hello"]), "hello\n");
     // Not copied, and therefore served live.
-    assert!(view.ok("get events").contains("@south"));
+    assert!(view.ok("get events -o name").contains("@south"));
     assert!(view.ok("get deploy web@south -o yaml").contains("name: web@south"));
     assert!(
         view.ok("rollout status deployment/web@south --timeout=60s")
