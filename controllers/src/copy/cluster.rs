@@ -128,38 +128,25 @@ impl ClusterCopy {
     async fn follow_states(&self, running: &BTreeMap<GroupResource, Running>, pause: Duration) {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
+        let mut receivers: BTreeMap<_, _> = running.iter().map(|(name, one)| (name, one.state.clone())).collect();
         loop {
-            let resources: BTreeMap<_, _> = running
-                .iter()
-                .map(|(name, one)| (name.clone(), one.state.borrow().clone()))
+            // Marked as seen in the moment of reading: what changes from here on wakes.
+            let resources: BTreeMap<_, _> = receivers
+                .iter_mut()
+                .map(|(name, state)| ((*name).clone(), state.borrow_and_update().clone()))
                 .collect();
             self.state.send_if_modified(|state| {
                 let changed = state.resources != resources;
                 state.resources = resources;
                 changed
             });
-            let mut receivers: Vec<_> = running.values().map(|one| one.state.clone()).collect();
-            let any_changed = async {
-                if receivers.is_empty() {
-                    std::future::pending::<()>().await;
-                }
-                let changes = receivers.iter_mut().map(|receiver| {
-                    receiver.mark_unchanged();
-                    Box::pin(async move {
-                        if receiver.changed().await.is_err() {
-                            std::future::pending::<()>().await;
-                        }
-                    })
-                });
-                futures::future::select_all(changes).await;
-            };
             tokio::select! {
                 () = &mut pause => return,
                 () = self.definitions_changed.notified() => {
                     tokio::time::sleep(DISCOVERY_DELAY).await;
                     return;
                 }
-                () = any_changed => {}
+                () = any_changed(receivers.values_mut()) => {}
             }
         }
     }
@@ -255,6 +242,23 @@ impl ClusterCopy {
             state,
         }
     }
+}
+
+/// Waits until one of the states changes; for ever where there is none, or all whose sender is gone.
+async fn any_changed(receivers: impl Iterator<Item = &mut watch::Receiver<ResourceState>>) {
+    let changes: Vec<_> = receivers
+        .map(|receiver| {
+            Box::pin(async move {
+                if receiver.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            })
+        })
+        .collect();
+    if changes.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures::future::select_all(changes).await;
 }
 
 impl std::fmt::Debug for ClusterCopy {
