@@ -29,8 +29,10 @@ pub fn umbra_kinds() -> Result<Defined, DocumentError> {
     Ok((strategies.into_iter().map(checked).collect(), documents))
 }
 
-/// With what the schema of the kind cannot say.
-fn checked(strategy: Strategy) -> Strategy {
+/// With what the schema of the kind cannot say. The fleet's controllers write what they have computed from the present state
+/// whatever was there before, so updates need no revision.
+fn checked(mut strategy: Strategy) -> Strategy {
+    strategy.allow_unconditional_update = true;
     match strategy.descriptor.kind.as_str() {
         "Placement" => strategy.with_behavior(CheckPlacement { cluster_scoped: false }),
         "ClusterPlacement" => strategy.with_behavior(CheckPlacement { cluster_scoped: true }),
