@@ -67,7 +67,7 @@ impl Hub {
             .args(["--listen", &listen])
             .args(&self.flags)
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let mut process = Process::start(command, None);
+        let mut process = Process::start_logged(command, &self.folder.with_extension("log"));
         let kubectl = self.kubectl();
         wait::until("the hub is ready", wait::DEADLINE, || {
             assert!(process.ended().is_none(), "umbra up ended\n{}", process.output());

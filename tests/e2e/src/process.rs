@@ -1,7 +1,9 @@
 //! Processes that end with the tests.
 
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -77,7 +79,23 @@ impl Process {
     /// # Panics
     /// Where it cannot be started.
     #[track_caller]
-    pub fn start(mut command: Command, input: Option<&str>) -> Self {
+    pub fn start(command: Command, input: Option<&str>) -> Self {
+        Self::spawn(command, input, None)
+    }
+
+    /// Starts `command` with an input that stays open, and appends its standard error to a file too.
+    ///
+    /// # Panics
+    /// Where it cannot be started, or the file cannot be written.
+    #[track_caller]
+    pub fn start_logged(command: Command, log: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log);
+        let file = file.unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+        Self::spawn(command, None, Some(file))
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, input: Option<&str>, log: Option<File>) -> Self {
         let name = describe(&command);
         command
             .stdin(Stdio::piped())
@@ -86,8 +104,8 @@ impl Process {
             .process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         tell_reaper("started", child.id());
-        let (stdout, out) = collect(child.stdout.take().expect("the output is piped"));
-        let (stderr, err) = collect(child.stderr.take().expect("the output is piped"));
+        let (stdout, out) = collect(child.stdout.take().expect("the output is piped"), None);
+        let (stderr, err) = collect(child.stderr.take().expect("the output is piped"), log);
         let mut stdin = child.stdin.take();
         if let Some(input) = input
             && let Some(mut pipe) = stdin.take()
@@ -254,9 +272,7 @@ impl Drop for Process {
 /// The command line as a person would type it.
 #[must_use]
 pub fn describe(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let mut line = program.to_string_lossy().into_owned();
     for argument in command.get_args() {
         line.push(' ');
@@ -265,12 +281,16 @@ pub fn describe(command: &Command) -> String {
     line
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> (Text, JoinHandle<()>) {
+fn collect(mut pipe: impl Read + Send + 'static, mut log: Option<File>) -> (Text, JoinHandle<()>) {
     let text = Text::default();
     let sink = Arc::clone(&text);
     let reader = std::thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(read @ 1..) = pipe.read(&mut buffer) {
+            if let Some(log) = &mut log {
+                // What cannot be logged is in memory all the same.
+                let _ = log.write_all(&buffer[..read]);
+            }
             sink.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend_from_slice(&buffer[..read]);
@@ -338,7 +358,7 @@ mod tests {
             .trim()
             .to_owned();
         drop(process);
-        let path = std::path::Path::new("/proc").join(sleeper).join("cmdline");
+        let path = Path::new("/proc").join(sleeper).join("cmdline");
         // As an orphan it is somebody else's to reap; its command line is gone or empty at once.
         wait::until("the end of the sleeper", wait::DEADLINE, || {
             match std::fs::read(&path) {

@@ -34,7 +34,7 @@ pub(crate) fn wait_for_path(kubectl: &Kubectl, what: &str, path: &str, value: &s
 pub(crate) fn wait_until_gone(kubectl: &Kubectl, what: &str) {
     wait::for_text(
         &format!("{what} is gone"),
-        || kubectl.path(what, "{.metadata.name}"),
+        || kubectl.path(what, "{.metadata} {.status}"),
         |text| text.contains("NotFound"),
     );
 }
