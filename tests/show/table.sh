@@ -9,7 +9,7 @@ items=$1
 results=$2
 [ -e "$results" ] || : >"$results"
 awk -F '\t' '
-	BEGIN { format = "%-64s  %-44s  %-34s  %s\n"; printf format, "WHAT", "FIGURE", "BOUND", "RESULT" }
+	BEGIN { format = "%-64s  %-50s  %-34s  %s\n"; printf format, "WHAT", "FIGURE", "BOUND", "RESULT" }
 	FILENAME == ARGV[1] { figure[$1] = $2; if (result[$1] != "short") result[$1] = $3; next }
 	/^#/ || NF < 3 { next }
 	{
