@@ -2,7 +2,9 @@
 //!
 //! * [`Store`] is the contract: compare-and-put, reads at a revision, watches from a revision. Its documentation is the
 //!   specification; [`contract`] is the same specification as tests that every backend passes.
+//! * [`etcd`] keeps everything in an etcd cluster that several processes share.
 //! * [`Embedded`] keeps everything in one file of one process.
+//! * [`encryption`] encrypts the values of configured keys on their way into any store.
 //! * [`Cache`] holds one prefix of a store in memory, as bytes ready to be served and an index over them, and serves
 //!   lists and watches from there.
 
@@ -11,8 +13,10 @@ pub mod cache;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod embedded;
+pub mod encryption;
 mod entry;
 mod error;
+pub mod etcd;
 mod request;
 mod store;
 mod watch;

@@ -8,7 +8,7 @@
 //! | `UMBRA_BIN` | the `umbra` binary |
 //! | `KUBE_BIN` | the folder that `tests/kube/build.sh` has filled: `cluster` and `kubectl` |
 //! | `E2E_DIR` | where each run has its folder; absent, the folder for temporary files |
-//! | `SHOW_RESULTS` | where to write what [`show`] records; absent, nothing is written |
+//! | `SHOW_RESULTS` | where to write what [`umbra_show`] records; absent, nothing is written |
 //!
 //! Without the programs the tests say on standard error that they are skipped; where `CI` is `true` that is a failure.
 //!
@@ -23,6 +23,5 @@ pub mod hub;
 pub mod identity;
 pub mod kubectl;
 pub mod process;
-pub mod show;
 pub mod wait;
 pub mod world;

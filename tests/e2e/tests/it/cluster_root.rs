@@ -4,9 +4,9 @@ use std::io::{Read as _, Write as _};
 
 use umbra_e2e::environment;
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::{deploy, pod_of, sorted_lines};
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::fleet::{placement, wait_for_condition};
 

@@ -1,8 +1,8 @@
 //! CRDs and their custom resources are copied like anything else.
 
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::{namespace_everywhere, sorted_lines};
 

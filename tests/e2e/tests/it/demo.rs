@@ -3,8 +3,8 @@
 use umbra_e2e::environment;
 use umbra_e2e::hub::Hub;
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
+use umbra_show::Item;
 
 use crate::fleet::{examples, wait_for_path};
 use crate::sorted_lines;

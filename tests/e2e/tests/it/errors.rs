@@ -6,9 +6,9 @@ use umbra_e2e::environment;
 use umbra_e2e::hub::{self, Hub};
 use umbra_e2e::identity::{self, Context, Credential};
 use umbra_e2e::kubectl::Outcome;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::fleet::{condition, placement, wait_for_condition, wait_for_path};
 

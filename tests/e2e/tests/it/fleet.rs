@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::{deployment, namespace_everywhere};
 

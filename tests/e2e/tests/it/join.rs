@@ -5,9 +5,9 @@ use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment;
 use umbra_e2e::hub::Hub;
 use umbra_e2e::identity::{self, Context, Credential};
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::sorted_lines;
 

@@ -4,9 +4,9 @@
 use umbra_e2e::http;
 use umbra_e2e::identity;
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::{deploy, namespace_everywhere, sorted_lines};
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::{CHILDREN, World};
+use umbra_show::Item;
 
 use crate::{deploy, namespace_everywhere, pod_of, sorted_lines};
 

@@ -1,9 +1,9 @@
 //! Writing through a view: the owning child does it, as the calling user, and the writer reads its own writes.
 
 use umbra_e2e::kubectl::Kubectl;
-use umbra_e2e::show::Item;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
+use umbra_show::Item;
 
 use crate::{deploy, namespace_everywhere, sorted_lines};
 

@@ -1,7 +1,7 @@
-//! What `make show-main` prints: one line per item that was to be shown.
+//! What `make show-…` prints: one line per item that was to be shown.
 //!
 //! A test opens an [`Item`] and passes it at its end with the figure it has seen. An item that is dropped otherwise, as a
-//! failed expectation does, is short. `tests/show/main.tsv` lists the items that have to be there.
+//! failed expectation does, is short. `tests/show/*.tsv` list the items that have to be there.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// Opens an item that `tests/show/main.tsv` lists under this name.
+    /// Opens an item that one of `tests/show/*.tsv` lists under this name.
     #[must_use]
     pub fn open(name: &'static str) -> Self {
         Self { name, passed: false }
@@ -23,6 +23,12 @@ impl Item {
     pub fn pass(mut self, figure: &str) {
         self.passed = true;
         record(self.name, figure, "pass");
+    }
+
+    /// Records a figure that was measured: pass if it is within its bound.
+    pub fn measure(mut self, figure: &str, within: bool) {
+        self.passed = true;
+        record(self.name, figure, if within { "pass" } else { "short" });
     }
 }
 

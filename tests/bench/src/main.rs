@@ -1,0 +1,3 @@
+//! Benchmarks: what Umbra's budgets are measured with. One subcommand per layer.
+
+fn main() {}
