@@ -10,8 +10,8 @@ use crate::{Error, GetResponse, Operation, Precondition, RangeRequest, RangeResp
 /// A revisioned key-value store: what Umbra needs of etcd, and no more.
 ///
 /// # Revisions
-/// Every successful write raises the revision of the store by exactly one and carries the new revision; a write that
-/// fails raises nothing. Revisions are never reused and never go back, not even across a crash: a revision that a caller
+/// Every successful write raises the revision of the store by one and carries the new revision; a write that fails raises
+/// nothing. In a backend that others write to as well, their writes raise it too. Revisions are never reused and never go back, not even across a crash: a revision that a caller
 /// has seen, whether in an answer or in a watch, is durable. (etcd lets one transaction change several keys at one
 /// revision; nothing in this contract makes such a transaction.)
 ///
@@ -96,6 +96,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Io`].
     async fn current_revision(&self) -> Result<Revision>;
+
+    /// Whether progress that a watch is asked for ([`WatchStream::request_progress`]) comes, and can be trusted. Where it
+    /// does not, a cache that has seen no change for a while cannot know whether it is current, and consistent reads
+    /// have to go to the store (etcd before 3.4.31 and 3.5.13: `FeatureSupportChecker` in
+    /// `k8s.io/apiserver/pkg/storage/feature`). The answer may change when members of the backend are replaced.
+    fn progress_on_request(&self) -> bool {
+        true
+    }
 
     /// Gives up the states before `revision`, which becomes the oldest one available. To compact to a revision that is
     /// already compacted changes nothing.
