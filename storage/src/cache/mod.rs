@@ -23,6 +23,8 @@ mod kept;
 mod map;
 mod object;
 mod snapshot;
+#[cfg(any(test, feature = "contract"))]
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -41,6 +43,8 @@ use tokio_util::task::TaskTracker;
 pub use event::{CacheEvent, EventKind};
 pub use object::{CachedObject, StringMap};
 pub use snapshot::{Cursor, Iter, Snapshot};
+#[cfg(any(test, feature = "contract"))]
+pub use store::CachedStore;
 pub use watch::CacheWatch;
 
 use crate::{Entry, Error, Result, Revision, Store};

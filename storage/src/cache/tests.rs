@@ -6,6 +6,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{Embedded, Operation, Precondition, RangeRequest};
 
+mod contract;
 mod faults;
 mod map;
 
