@@ -69,8 +69,7 @@ impl<E> CacheEvent<E> {
 
     /// What the event adds to the window, in bytes.
     pub(super) fn size(&self) -> usize {
-        // Beside the JSON: the event, the object and its index, which for a pod come to about half a kilobyte.
-        self.object.bytes.len() + 512
+        self.object.size()
     }
 }
 

@@ -1,4 +1,5 @@
-//! An ordered map of objects whose clones are cheap and independent.
+//! A sorted sequence of objects whose clones are cheap and independent. The order is the caller's: by key, or by a field and
+//! then by key.
 //!
 //! Two levels: a list of chunks, and in each chunk up to [`CHUNK`] objects ordered by key. A clone shares everything. A
 //! change copies the list and one chunk if they are shared, and nothing if they are not: after a snapshot was published
@@ -49,20 +50,15 @@ impl<E> ObjectMap<E> {
         self.len
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Arc<CachedObject<E>>> {
-        let position = self.seek(|other| other < key);
-        self.at(position).filter(|object| *object.key == *key)
-    }
-
-    /// The place after all objects whose keys are `before`, which must be a prefix of the order.
-    pub(super) fn seek(&self, before: impl Fn(&str) -> bool) -> Position {
+    /// The place after all objects that are `before`, which must be a prefix of the order.
+    pub(super) fn seek(&self, before: impl Fn(&CachedObject<E>) -> bool) -> Position {
         let chunk = self
             .chunks
-            .partition_point(|chunk| chunk.last().is_some_and(|last| before(&last.key)));
+            .partition_point(|chunk| chunk.last().is_some_and(|last| before(last)));
         let index = self
             .chunks
             .get(chunk)
-            .map_or(0, |chunk| chunk.partition_point(|object| before(&object.key)));
+            .map_or(0, |chunk| chunk.partition_point(|object| before(object)));
         Position { chunk, index }
     }
 
@@ -95,9 +91,10 @@ impl<E> ObjectMap<E> {
         (whole + to.index).saturating_sub(from.index)
     }
 
-    /// Puts an object; answers with the one it replaces.
-    pub(super) fn insert(&mut self, object: Arc<CachedObject<E>>) -> Option<Arc<CachedObject<E>>> {
-        let Position { mut chunk, mut index } = self.seek(|other| other < &*object.key);
+    /// Puts an object at its place, which [`seek`](Self::seek) has found, and answers with the one of the same key that was
+    /// there.
+    pub(super) fn put(&mut self, place: Position, object: Arc<CachedObject<E>>) -> Option<Arc<CachedObject<E>>> {
+        let Position { mut chunk, mut index } = place;
         let chunks = Arc::make_mut(&mut self.chunks);
         if chunk == chunks.len() {
             // After everything: fill the last chunk, and leave full ones full, as objects often come in order.
@@ -125,9 +122,8 @@ impl<E> ObjectMap<E> {
         None
     }
 
-    /// Removes an object; answers with it.
-    pub(super) fn remove(&mut self, key: &str) -> Option<Arc<CachedObject<E>>> {
-        let position = self.seek(|other| other < key);
+    /// Removes the object at a place, if it is the one of that key.
+    pub(super) fn take(&mut self, position: Position, key: &str) -> Option<Arc<CachedObject<E>>> {
         self.at(position).filter(|object| *object.key == *key)?;
         let chunks = Arc::make_mut(&mut self.chunks);
         let objects = Arc::make_mut(&mut chunks[position.chunk]);

@@ -28,6 +28,25 @@ pub struct CachedObject<E> {
     pub extra: E,
 }
 
+/// What an object takes beside its bytes: the key, the names, labels and fields, the allocations around them. For a pod
+/// half a kilobyte.
+const OVERHEAD: usize = 512;
+
+impl<E> CachedObject<E> {
+    /// The value of a field as field selectors see it: empty where the object has none
+    /// (`k8s.io/apimachinery/pkg/fields/fields.go`, `Set.Get`).
+    #[must_use]
+    pub fn field(&self, field: &str) -> &str {
+        self.fields.get(field).unwrap_or_default()
+    }
+
+    /// How much memory the object takes, about, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + OVERHEAD
+    }
+}
+
 /// A map of strings to strings that never changes: one allocation for all text, and a scan to look up, which for the
 /// dozen labels of an object beats hashing. A map without entries allocates nothing.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -5,19 +5,25 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use super::CachedObject;
-use super::map::{ObjectMap, Position};
+use super::map::Position;
+use super::objects::{Objects, Order};
 use crate::Revision;
 
 /// All objects of a cache as of one revision, ordered by key. Cheap to clone.
 pub struct Snapshot<E> {
     revision: Revision,
-    objects: ObjectMap<E>,
+    /// The revision since which nothing has changed: this is the state at every revision from here on to `revision`.
+    changed: Revision,
+    /// How many bytes of objects had been replaced or deleted when the cache was in this state, since it began.
+    replaced: u64,
+    objects: Objects<E>,
 }
 
 /// A place in a snapshot on the way to the end of a range, for readers that cannot hold a borrow, such as the body of a
 /// response. It means something for the snapshot that it was made by only.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
+    order: Order,
     position: Position,
     remaining: usize,
 }
@@ -30,19 +36,47 @@ pub struct Iter<'a, E> {
 }
 
 impl<E> Snapshot<E> {
-    pub(super) fn empty() -> Self {
+    /// A state that has been read at a revision.
+    pub(super) fn new(revision: Revision, objects: Objects<E>) -> Self {
         Self {
-            revision: Revision(0),
-            objects: ObjectMap::new(),
+            revision,
+            changed: revision,
+            replaced: 0,
+            objects,
         }
     }
 
-    pub(super) fn new(revision: Revision, objects: ObjectMap<E>) -> Self {
-        Self { revision, objects }
+    /// The state that follows this one at `revision`. `changed` is the revision of the last change of `objects`, if there
+    /// was one, and `replaced` how many bytes the changes have replaced or deleted.
+    pub(super) fn next_state(
+        &self,
+        revision: Revision,
+        objects: Objects<E>,
+        changed: Option<Revision>,
+        replaced: u64,
+    ) -> Self {
+        Self {
+            revision,
+            changed: changed.unwrap_or(self.changed),
+            replaced: self.replaced + replaced,
+            objects,
+        }
     }
 
-    pub(super) fn objects(&self) -> &ObjectMap<E> {
+    pub(super) fn objects(&self) -> &Objects<E> {
         &self.objects
+    }
+
+    pub(super) fn replaced(&self) -> u64 {
+        self.replaced
+    }
+
+    /// This state as that of `revision`, if nothing has changed between.
+    pub(super) fn as_of(&self, revision: Revision) -> Option<Self> {
+        (self.changed <= revision && revision <= self.revision).then(|| Self {
+            revision,
+            ..self.clone()
+        })
     }
 
     /// The revision.
@@ -63,6 +97,12 @@ impl<E> Snapshot<E> {
         self.len() == 0
     }
 
+    /// How much memory the objects take, about, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.objects.bytes()
+    }
+
     /// The object with this key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Arc<CachedObject<E>>> {
@@ -76,7 +116,7 @@ impl<E> Snapshot<E> {
     }
 
     /// The objects whose keys start with `prefix` and come after `start_after`. The iterator knows its length, which is
-    /// what a list says in `remainingItemCount`.
+    /// what a list says in `remainingItemCount`. Finding the range takes logarithmic time.
     #[must_use]
     pub fn range(&self, prefix: &str, start_after: Option<&str>) -> Iter<'_, E> {
         Iter {
@@ -85,18 +125,38 @@ impl<E> Snapshot<E> {
         }
     }
 
+    /// As [`range`](Snapshot::range), of the objects whose `field` is `value`, where the field is one that the cache
+    /// [indexes](super::Indexer::indexed_fields). `None` where it is not.
+    #[must_use]
+    pub fn range_of_field(
+        &self,
+        field: &str,
+        value: &str,
+        prefix: &str,
+        start_after: Option<&str>,
+    ) -> Option<Iter<'_, E>> {
+        let field = self.objects.field(field)?;
+        Some(Iter {
+            snapshot: self,
+            cursor: self.cursor(Some((field, value)), prefix, start_after),
+        })
+    }
+
     /// As [`range`](Snapshot::range), for [`next`](Snapshot::next).
     #[must_use]
     pub fn seek(&self, prefix: &str, start_after: Option<&str>) -> Cursor {
-        let start_after = start_after.filter(|start_after| *start_after >= prefix);
-        let position = match start_after {
-            Some(start_after) => self.objects.seek(|key| key <= start_after),
-            None => self.objects.seek(|key| key < prefix),
-        };
-        let end = self.objects.seek(|key| key < prefix || key.starts_with(prefix));
+        self.cursor(None, prefix, start_after)
+    }
+
+    fn cursor(&self, field: Option<(usize, &str)>, prefix: &str, start_after: Option<&str>) -> Cursor {
+        let (order, position, end) = self.objects.bounds(field, prefix, start_after);
         // `start_after` may lie behind the whole prefix.
-        let remaining = self.objects.distance(position, end);
-        Cursor { position, remaining }
+        let remaining = self.objects.order(order).distance(position, end);
+        Cursor {
+            order,
+            position,
+            remaining,
+        }
     }
 
     /// The object at the cursor, which moves on; `None` at the end of the range.
@@ -104,8 +164,9 @@ impl<E> Snapshot<E> {
         if cursor.remaining == 0 {
             return None;
         }
-        let object = self.objects.at(cursor.position)?;
-        cursor.position = self.objects.advance(cursor.position);
+        let map = self.objects.order(cursor.order);
+        let object = map.at(cursor.position)?;
+        cursor.position = map.advance(cursor.position);
         cursor.remaining -= 1;
         Some(object)
     }
@@ -155,6 +216,8 @@ impl<E> Clone for Snapshot<E> {
     fn clone(&self) -> Self {
         Self {
             revision: self.revision,
+            changed: self.changed,
+            replaced: self.replaced,
             objects: self.objects.clone(),
         }
     }

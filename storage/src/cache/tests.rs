@@ -342,13 +342,14 @@ fn the_window_is_bounded_in_bytes_and_age() {
     for revision in 1..=9 {
         feed.publish(event(revision), start + Duration::from_secs(revision));
     }
-    let oldest = |feed: &mut Feed<u64>| match feed.subscribe("", Revision(0), Revision(9), 1) {
-        Err(Error::Compacted { oldest, .. }) => oldest,
-        other => panic!(
-            "expected Compacted, got {:?}",
-            other.map(|subscription| subscription.id)
-        ),
-    };
+    let oldest =
+        |feed: &mut Feed<u64>| match feed.subscribe(Interest { scope: "", field: None }, Revision(0), Revision(9), 1) {
+            Err(Error::Compacted { oldest, .. }) => oldest,
+            other => panic!(
+                "expected Compacted, got {:?}",
+                other.map(|subscription| subscription.place)
+            ),
+        };
     assert_eq!(oldest(&mut feed), Revision(6), "three events of 1,512 bytes fit");
     feed.trim(start + Duration::from_secs(8) + options.history);
     assert_eq!(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::feed::{End, Subscription};
+use super::watchers::Place;
 use super::{Cache, CacheEvent, Indexer};
 use crate::bounded::{Received, Receiver};
 use crate::{Result, Revision};
@@ -12,7 +13,7 @@ use crate::{Result, Revision};
 /// The events of a cache after some revision, in order. Dropping it ends the watch.
 pub struct CacheWatch<I: Indexer> {
     cache: Arc<Cache<I>>,
-    id: u64,
+    place: Place,
     backlog: VecDeque<Arc<CacheEvent<I::Extra>>>,
     live: Receiver<Arc<CacheEvent<I::Extra>>, End>,
     position: Revision,
@@ -21,10 +22,10 @@ pub struct CacheWatch<I: Indexer> {
 
 impl<I: Indexer> CacheWatch<I> {
     pub(super) fn new(cache: Arc<Cache<I>>, subscription: Subscription<I::Extra>, after: Revision) -> Self {
-        let Subscription { id, backlog, live } = subscription;
+        let Subscription { place, backlog, live } = subscription;
         Self {
             cache,
-            id,
+            place,
             backlog,
             live,
             position: after,
@@ -93,7 +94,7 @@ impl<I: Indexer> CacheWatch<I> {
 
 impl<I: Indexer> Drop for CacheWatch<I> {
     fn drop(&mut self) {
-        self.cache.feed.lock().unsubscribe(self.id);
+        self.cache.feed.lock().unsubscribe(&self.place);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::map::ObjectMap;
+use super::super::objects::Objects;
 use super::*;
 
 fn object(key: u16, version: usize) -> Arc<CachedObject<usize>> {
@@ -20,7 +20,7 @@ fn object(key: u16, version: usize) -> Arc<CachedObject<usize>> {
     })
 }
 
-fn contents(map: &ObjectMap<usize>) -> Vec<(String, usize)> {
+fn contents(map: &Objects<usize>) -> Vec<(String, usize)> {
     let snapshot = Snapshot::new(Revision(0), map.clone());
     snapshot
         .iter()
@@ -38,14 +38,14 @@ proptest! {
 
     #[test]
     fn behaves_like_an_ordered_map(runs in runs()) {
-        let mut map = ObjectMap::new();
+        let mut map = Objects::new(Arc::from([]));
         let mut model = BTreeMap::new();
         let mut kept = Vec::new();
         for (version, (start, length, put)) in runs.into_iter().enumerate() {
             for key in start..start + length {
                 let name = format!("/{key:05}");
                 let (found, expected) = if put {
-                    (map.insert(object(key, version)), model.insert(name, version))
+                    (map.insert(&object(key, version)), model.insert(name, version))
                 } else {
                     (map.remove(&name), model.remove(&name))
                 };
