@@ -27,6 +27,6 @@ pub use cache::{
 pub use embedded::{Embedded, OpenError, Options};
 pub use entry::{Entry, Revision};
 pub use error::{Error, Result};
-pub use request::{GetResponse, Operation, Precondition, RangeRequest, RangeResponse};
+pub use request::{GetResponse, Guard, Operation, Precondition, RangeRequest, RangeResponse};
 pub use store::Store;
 pub use watch::{ProgressRequest, WatchEvent, WatchStream};

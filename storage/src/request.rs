@@ -18,6 +18,26 @@ pub enum Precondition {
     Revision(Revision),
 }
 
+/// What must hold of another key than the one that is written: that its value was put at this revision and is still there.
+///
+/// It fences writers: who writes only while the record that made it the writer stands cannot do harm once that record has
+/// changed, however late its writes arrive ("sequencers", Burrows, The Chubby lock service, OSDI 2006, section 2.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guard {
+    /// The key.
+    pub key: Arc<str>,
+    /// The revision at which its value was put.
+    pub revision: Revision,
+}
+
+impl Guard {
+    /// Whether `entry`, which is what the store has under [`Guard::key`], is the one that is meant.
+    #[must_use]
+    pub fn holds(&self, entry: Option<&Entry>) -> bool {
+        entry.is_some_and(|entry| entry.revision == self.revision)
+    }
+}
+
 /// One write of a batch.
 #[derive(Debug, Clone)]
 pub enum Operation {

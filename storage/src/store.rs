@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Error, GetResponse, Operation, Precondition, RangeRequest, RangeResponse, Result, Revision, WatchStream};
+use crate::{Error, GetResponse, Guard, Operation, Precondition, RangeRequest, RangeResponse, Result, Revision, WatchStream};
 
 /// A revisioned key-value store: what Umbra needs of etcd, and no more.
 ///
@@ -83,6 +83,24 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// The errors are those of [`put`](Store::put) and [`delete`](Store::delete).
     async fn batch(&self, operations: Vec<Operation>) -> Vec<Result<Revision>>;
+
+    /// As [`batch`](Store::batch), but each operation takes place only while `guard` holds. Where it does not, the outcome
+    /// is [`Error::Conflict`] with the guard's key and what the store holds there.
+    ///
+    /// The default looks at the guard first and writes then. That is enough where one process alone writes to the backend;
+    /// a backend that several processes share checks the guard in the transaction that writes (in etcd one more
+    /// comparison), and a store that wraps another one passes the call on.
+    async fn batch_while(&self, guard: &Guard, operations: Vec<Operation>) -> Vec<Result<Revision>> {
+        let refused = match self.get(&guard.key).await {
+            Ok(response) if guard.holds(response.entry.as_ref()) => return self.batch(operations).await,
+            Ok(response) => Error::Conflict {
+                key: guard.key.clone(),
+                current: response.entry,
+            },
+            Err(error) => error,
+        };
+        vec![Err(refused); operations.len()]
+    }
 
     /// Watches the keys under `prefix`, from the first change after the revision `after` on.
     ///
