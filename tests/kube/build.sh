@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the programs of the end-to-end tests into a folder: cluster, and an unmodified kubectl.
+# Builds the programs of the tests into a folder: cluster, an unmodified kubectl, and an unmodified etcd.
 #
 #   tests/kube/build.sh OUTDIR
 #
@@ -30,3 +30,4 @@ for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 done
 
 go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/" ./cmd/cluster k8s.io/kubernetes/cmd/kubectl
+go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "-s -w" -o "$out/etcd" go.etcd.io/etcd/server/v3
