@@ -6,7 +6,7 @@
 //! `system:authenticated`.
 //!
 //! Authenticators are synchronous: they judge by snapshots. Delegated reviews (TokenReview) need the network and come
-//! after this union: they take [`crate::tokens::bearer_token`] where it answers [`AuthenticationError::Token`].
+//! after this union: [`crate::delegation::DelegatedAuthenticator`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use http::HeaderMap;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use umbra_apimachinery::user::{ANONYMOUS, UserInfo};
 
+use crate::delegation::ReviewError;
 use crate::peer::PeerError;
 use crate::tokens::TokenError;
 
@@ -40,7 +41,7 @@ pub trait RequestAuthenticator: Debug + Send + Sync {
     ) -> Result<Option<UserInfo>, AuthenticationError>;
 }
 
-/// Credentials that prove nothing: 401.
+/// Credentials that prove nothing: 401, unless nobody could judge them ([`AuthenticationError::is_unjudged`]).
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticationError {
     /// The chain does not lead to a trusted authority, has expired, or is not for clients.
@@ -65,9 +66,33 @@ pub enum AuthenticationError {
     /// The bearer token is not valid.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The hub could not be asked about the bearer token.
+    #[error("the bearer token cannot be judged: {0}")]
+    Unjudged(#[source] Arc<ReviewError>),
     /// Several kinds of credentials, none of which proves anything.
     #[error("[{}]", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Several(Vec<AuthenticationError>),
+}
+
+impl AuthenticationError {
+    /// Whether some credentials were not judged at all, because whoever judges them did not answer. Then the answer is
+    /// 500, not 401: clients throw away credentials that are refused with 401.
+    #[must_use]
+    pub fn is_unjudged(&self) -> bool {
+        match self {
+            Self::Unjudged(_) => true,
+            Self::Several(errors) => errors.iter().any(Self::is_unjudged),
+            Self::Certificate { .. } | Self::Peer { .. } | Self::ProxyNotAllowed { .. } | Self::Token(_) => false,
+        }
+    }
+
+    /// One error of several; `None` of none.
+    pub(crate) fn of(mut errors: Vec<Self>) -> Option<Self> {
+        match errors.len() {
+            0 | 1 => errors.pop(),
+            _ => Some(Self::Several(errors)),
+        }
+    }
 }
 
 /// The authenticators of a server. Usual order, as in kube-apiserver: front proxy, client certificate, tokens.
@@ -101,11 +126,7 @@ impl Authenticators {
                 Err(error) => errors.push(error),
             }
         }
-        match errors.len() {
-            0 => Ok(None),
-            1 => Err(errors.remove(0)),
-            _ => Err(AuthenticationError::Several(errors)),
-        }
+        AuthenticationError::of(errors).map_or(Ok(None), Err)
     }
 }
 

@@ -1,7 +1,9 @@
-//! Who is asking and what may they do: authenticators, RBAC, certificates.
+//! Who is asking and what may they do: authenticators, RBAC, certificates, delegated reviews.
 //!
-//! Everything here is a synchronous function of its arguments and of snapshots that somebody else keeps fresh (CA
-//! bundles, RBAC objects, service accounts): no network, no tasks. Clocks are arguments, so that expiry is testable.
+//! Most of this is a synchronous function of its arguments and of snapshots that somebody else keeps fresh (CA bundles,
+//! RBAC objects, service accounts): no network. Clocks are arguments, so that expiry is testable. Two modules ask the hub
+//! behind which an aggregated server runs, through a client that they are given: [`delegation`] and [`trust`]. Nothing
+//! here starts a task.
 //!
 //! | module | question it answers |
 //! |---|---|
@@ -9,6 +11,8 @@
 //! | [`request_header`] | whom does a front proxy speak for |
 //! | [`tokens`] | whom does a bearer token prove |
 //! | [`authenticate`] | all of these in the order of kube-apiserver |
+//! | [`trust`] | whose certificates count, by what the hub publishes and by files |
+//! | [`delegation`] | whose token is it and what may somebody do, says the hub |
 //! | [`impersonate`] | whom does the caller want to be, and what must be allowed for that |
 //! | [`rbac`] | what may an identity do, and what may it see |
 //! | [`certificates`] | how are certificates issued and kept |
@@ -17,6 +21,7 @@
 
 pub mod authenticate;
 pub mod certificates;
+pub mod delegation;
 pub mod impersonate;
 pub mod peer;
 pub mod rbac;
@@ -24,3 +29,4 @@ pub mod request_header;
 pub mod service_account;
 pub mod tls;
 pub mod tokens;
+pub mod trust;

@@ -127,6 +127,16 @@ pub struct CaBundle {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
+impl Default for CaBundle {
+    /// Trusts nobody.
+    fn default() -> Self {
+        Self {
+            anchors: Vec::new(),
+            algorithms: crypto_provider().signature_verification_algorithms,
+        }
+    }
+}
+
 impl CaBundle {
     /// The certificates of a PEM file. An empty file trusts nobody.
     ///
@@ -146,7 +156,7 @@ impl CaBundle {
         }
         Ok(Self {
             anchors,
-            algorithms: crypto_provider().signature_verification_algorithms,
+            ..Self::default()
         })
     }
 

@@ -29,6 +29,9 @@ pub enum TokenError {
     /// Nobody knows this token, or it is malformed.
     #[error("invalid bearer token")]
     Invalid,
+    /// Whoever was asked refuses the token, and says why.
+    #[error("the token is refused: {0}")]
+    Refused(String),
     /// The signature is not by a known key.
     #[error("invalid signature of the service account token")]
     Signature,
