@@ -116,12 +116,13 @@ async fn empty_namespace(
     let mut left = 0_usize;
     for store in stores.iter().filter(|store| store.strategy().descriptor.namespaced) {
         let scope = store.keys().scope(Some(&namespace.name));
-        let seen = store.cache().wait_for(namespace.revision, context.deadline).await;
-        seen.map_err(|error| crate::generic::store::storage_status(&error))?;
-        for object in objects(store, &scope) {
+        let cache = store.cache();
+        let state = cache.not_older_than(&scope, namespace.revision, context.deadline).await;
+        let state = state.map_err(|error| crate::generic::store::storage_status(&error))?;
+        for object in state.range(&scope, None) {
             left += 1;
             if !object.extra.deleting {
-                ignore_absence(delete(store, &context, &object, None).await)?;
+                ignore_absence(delete(store, &context, object, None).await)?;
             }
         }
     }

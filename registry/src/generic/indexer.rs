@@ -26,6 +26,11 @@ pub struct Lifecycle {
 /// An object in the cache of a [`super::ResourceStore`].
 pub type StoredObject = CachedObject<Lifecycle>;
 
+/// Fields by which the cache finds objects without looking at the others, where they are selectable: what kubelets and
+/// schedulers ask of pods (`NodeNameTriggerFunc` of `k8s.io/kubernetes/pkg/registry/core/pod/strategy.go`), and what `kubectl
+/// describe` asks of events.
+const INDEXED_FIELDS: [&str; 2] = ["spec.nodeName", "involvedObject.name"];
+
 /// Indexes what [`codec::encode`] wrote.
 #[derive(Debug, Clone)]
 pub struct StoredIndexer {
@@ -93,6 +98,15 @@ impl Indexer for StoredIndexer {
             ..last.clone()
         }
     }
+
+    fn indexed_fields(&self) -> Vec<String> {
+        let is_selectable = |field: &&str| self.selectable_fields.iter().any(|one| one.field == *field);
+        INDEXED_FIELDS
+            .into_iter()
+            .filter(is_selectable)
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// The stored objects of a namespace, or of all, that a selection selects.
@@ -104,12 +118,19 @@ pub struct StoredScope {
 }
 
 impl StoredScope {
-    /// The objects of `namespace`, or all.
+    /// The objects of `namespace`, or all. What the selection says of namespace and name narrows the keys that are looked at.
     #[must_use]
     pub fn new(keys: &Keys, namespace: Option<&str>, selection: Selection) -> Self {
+        let namespace = namespace.or_else(|| selection.fields.requires_exact_match("metadata.namespace"));
+        let name = selection.fields.requires_exact_match("metadata.name");
+        let prefix = match name {
+            // Longer names begin with it as well; the selection leaves them out.
+            Some(name) if namespace.is_some() || !keys.is_namespaced() => keys.key(namespace, name),
+            _ => keys.scope(namespace),
+        };
         Self {
             base: keys.prefix().to_owned(),
-            prefix: keys.scope(namespace),
+            prefix,
             selection,
         }
     }
@@ -130,6 +151,15 @@ impl Scope<Lifecycle> for StoredScope {
 
     fn selects_everything(&self) -> bool {
         self.selection.is_everything()
+    }
+
+    fn selects_whole_prefix(&self) -> bool {
+        self.selection.is_everything()
+    }
+
+    fn indexed_field(&self) -> Option<(&str, &str)> {
+        let value = |field| Some((field, self.selection.fields.requires_exact_match(field)?));
+        INDEXED_FIELDS.into_iter().find_map(value)
     }
 
     fn object(&self, object: &StoredObject) -> Object {

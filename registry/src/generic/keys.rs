@@ -30,6 +30,12 @@ impl Keys {
         &self.prefix
     }
 
+    /// Whether the objects are in namespaces.
+    #[must_use]
+    pub fn is_namespaced(&self) -> bool {
+        self.namespaced
+    }
+
     /// What the keys of a namespace start with, or all keys.
     #[must_use]
     pub fn scope(&self, namespace: Option<&str>) -> String {

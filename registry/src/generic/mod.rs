@@ -23,6 +23,7 @@ pub mod authorization;
 pub mod body;
 pub mod codec;
 pub mod collection;
+mod continuation;
 mod create;
 pub mod definition;
 pub mod delete;

@@ -1,15 +1,15 @@
 //! Get and list from a watch cache, with the meaning Kubernetes gives to `resourceVersion`, `resourceVersionMatch`, `limit`
-//! and `continue` (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>;
-//! `k8s.io/apiserver/pkg/storage/continue.go`, `pkg/storage/cacher/delegator`).
+//! and `continue` (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>; KEP-2340, KEP-4988,
+//! KEP-4568; `k8s.io/apiserver/pkg/storage/cacher/delegator.go` and `delegator/interface.go`).
+//!
+//! The cache answers wherever it can know that its answer is right. Where it cannot, because the store's progress cannot be
+//! trusted or does not come in time, the store answers. What the cache holds is served while the store is down.
 //!
 //! Nothing here knows how keys are laid out or what an object looks like: a [`Scope`] does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::selector::{FieldSelector, Selector};
@@ -17,6 +17,7 @@ use umbra_apimachinery::status::{Cause, Reason, Status};
 use umbra_apimachinery::table::ListMetadata;
 use umbra_storage::{Cache, CachedObject, Error, Indexer, RangeRequest, Revision, Snapshot, Store};
 
+use super::continuation::{ContinueToken, expired_token};
 use super::metadata::forbidden;
 use super::store::storage_status;
 use crate::request::{ListOptions, ResourceVersionMatch};
@@ -24,7 +25,12 @@ use crate::resource::{Object, ObjectList};
 
 /// How long a read waits for the cache to become fresh enough (`blockTimeout` of
 /// `k8s.io/apiserver/pkg/storage/cacher/watch_cache.go`).
-const FRESHNESS: Duration = Duration::from_secs(3);
+pub(super) const FRESHNESS: Duration = Duration::from_secs(3);
+/// How long a request waits for a cache that is being filled: as long.
+const FILLING: Duration = FRESHNESS;
+/// Entries to read from the store at once, about 5 MB. kube-apiserver reads up to 10,000 (`maxLimit` of
+/// `k8s.io/apiserver/pkg/storage/etcd3/store.go`), which etcd answers with one message in its memory.
+const STORE_PAGE: usize = 1_000;
 
 /// What a list or a watch is about, among the objects of a cache whose indexer keeps `E` of each.
 pub trait Scope<E>: Send + Sync + 'static {
@@ -37,8 +43,19 @@ pub trait Scope<E>: Send + Sync + 'static {
     /// Whether an object under the prefix is in question.
     fn selects(&self, object: &CachedObject<E>) -> bool;
 
-    /// Whether all objects under the prefix are.
+    /// Whether the client has not selected among the objects: then lists say how many remain.
     fn selects_everything(&self) -> bool;
+
+    /// Whether every object under the prefix is in question: then none is looked at to count what remains.
+    fn selects_whole_prefix(&self) -> bool {
+        false
+    }
+
+    /// A field and the one value that every object in question has there, if the cache indexes it
+    /// ([`Indexer::indexed_fields`]).
+    fn indexed_field(&self) -> Option<(&str, &str)> {
+        None
+    }
 
     /// An object as it is served.
     fn object(&self, object: &CachedObject<E>) -> Object;
@@ -87,64 +104,8 @@ impl Selection {
     }
 }
 
-/// `metadata.continue`: which snapshot, and after which key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct ContinueToken {
-    #[serde(rename = "v")]
-    version: String,
-    /// −1 is the newest state, whatever was seen before.
-    #[serde(rename = "rv", default)]
-    revision: i64,
-    /// The last key of the page before, relative to the base, followed by a NUL: the next possible key.
-    #[serde(default)]
-    start: String,
-}
-
-const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-
-/// The revision of a token whose snapshot is gone.
-const INCONSISTENT: i64 = -1;
-
-impl ContinueToken {
-    fn after(key: &str, base: &str, revision: i64) -> Self {
-        Self {
-            version: TOKEN_VERSION.to_owned(),
-            revision,
-            start: format!("{}\0", key.strip_prefix(base).unwrap_or(key)),
-        }
-    }
-
-    fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a token has only strings and numbers"))
-    }
-
-    fn decode(text: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let json = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|error| invalid(&error.to_string()))?;
-        let token: Self = serde_json::from_slice(&json).map_err(|error| invalid(&error.to_string()))?;
-        if token.version != TOKEN_VERSION {
-            return Err(invalid("server does not recognize this encoded version"));
-        }
-        if token.revision == 0 || token.revision < INCONSISTENT {
-            return Err(invalid(
-                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
-            ));
-        }
-        if !token.start.ends_with('\0') {
-            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
-        }
-        Ok(token)
-    }
-
-    /// The last key of the page before.
-    fn last_key(&self, base: &str) -> String {
-        format!("{base}{}", self.start.trim_end_matches('\0'))
-    }
-}
-
-/// The object under `key`, not older than `revision`.
+/// The object under `key`, not older than `revision`; 0 takes any. Where the cache has not come so far, or is not filled yet,
+/// it comes from the store (`Get` of `k8s.io/apiserver/pkg/storage/cacher/delegator.go`).
 ///
 /// # Errors
 /// 504 for a revision to come.
@@ -154,39 +115,48 @@ pub async fn get<I: Indexer>(
     revision: u64,
     deadline: Instant,
 ) -> Result<Option<Arc<CachedObject<I::Extra>>>, Status> {
-    let snapshot = not_older_than(cache, revision, deadline).await?;
+    let snapshot = cache.not_older_than(key, Revision(revision), deadline).await;
+    let snapshot = snapshot.map_err(|error| storage_status(&error))?;
     Ok(snapshot.get(key).cloned())
 }
 
-/// A state of the cache that is not older than `revision`; 0 takes any.
-pub(super) async fn not_older_than<I: Indexer>(
-    cache: &Cache<I>,
-    revision: u64,
-    deadline: Instant,
-) -> Result<Snapshot<I::Extra>, Status> {
-    let deadline = deadline.min(Instant::now() + FRESHNESS);
-    cache.ready(deadline).await.map_err(|error| storage_status(&error))?;
-    cache
-        .wait_for(Revision(revision), deadline)
-        .await
-        .map_err(|error| storage_status(&error))
-}
-
-/// A state of the cache that has everything the store had when this was called.
-pub(super) async fn most_recent<I: Indexer>(
-    store: &dyn Store,
-    cache: &Cache<I>,
-    deadline: Instant,
-) -> Result<Snapshot<I::Extra>, Status> {
-    let current = store.current_revision().await.map_err(|error| storage_status(&error))?;
-    not_older_than(cache, current.0, deadline).await
+/// Waits for a cache that is being filled, which takes some seconds at most; then the client has to come again
+/// (KEP-4568; `calculateRetryAfterForUnreadyCache` of `k8s.io/apiserver/pkg/storage/cacher/util.go`).
+///
+/// # Errors
+/// 429 with the seconds to wait: the longer the cache is not ready, the more.
+pub(super) async fn ready<I: Indexer>(cache: &Cache<I>, deadline: Instant) -> Result<(), Status> {
+    if cache.ready(deadline.min(Instant::now() + FILLING)).await.is_ok() {
+        return Ok(());
+    }
+    let seconds = (0.06 * cache.unready_for().as_secs_f64()).exp().clamp(1.0, 30.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and 30"
+    )]
+    let seconds = seconds as u32;
+    let message = "storage is (re)initializing: the objects are being loaded; try again";
+    Err(Status::failure(Reason::TooManyRequests, message).retry_after(seconds))
 }
 
 /// The objects of a page.
 ///
+/// | `resourceVersion` | with | answered |
+/// |---|---|---|
+/// | unset | | by the cache once it is as new as the store; by the store where that cannot be known |
+/// | 0 | | by the cache as it is |
+/// | set | nothing, or `NotOlderThan` | by the cache once it is so new, otherwise by the store |
+/// | set | `Exact`, or `limit` | by the cache if it has that state, otherwise by the store |
+/// | of a token | `continue` | likewise; a token without one as if unset |
+///
+/// While the cache is being filled, pages of unselected objects come from the store; everything else has to wait, so that
+/// what reads all objects does not do so once for each client. A `limit` holds with `resourceVersion=0` too, which
+/// kube-apiserver ignores there: the pages are of one state and come from memory.
+///
 /// # Errors
-/// 400 for tokens that make no sense, 422 for options that do not go together, 410 for revisions that are gone, 504 for
-/// revisions to come.
+/// 400 for tokens that make no sense, 422 for options that do not go together, 410 for revisions that are gone, 429 while
+/// the cache is being filled, 503 where the store is needed and down, 504 for revisions to come.
 pub async fn list<I: Indexer, S: Scope<I::Extra>>(
     store: &dyn Store,
     cache: &Cache<I>,
@@ -195,148 +165,223 @@ pub async fn list<I: Indexer, S: Scope<I::Extra>>(
     deadline: Instant,
 ) -> Result<ObjectList, Status> {
     validate(options)?;
-    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+    let list = List {
+        store,
+        cache,
+        scope,
+        limit: usize::try_from(options.limit).unwrap_or(usize::MAX),
+        deadline,
+    };
     if !options.continue_token.is_empty() {
-        return next_page(store, cache, scope, options, limit, deadline).await;
+        return list.next_page(options).await;
     }
-    let snapshot = match (options.resource_version, options.resource_version_match) {
-        (None, _) => most_recent(store, cache, deadline).await?,
-        (Some(0), _) => not_older_than(cache, 0, deadline).await?,
-        (Some(revision), Some(ResourceVersionMatch::Exact)) => {
-            return exact(store, cache, scope, revision, None, limit, deadline).await;
-        }
+    match (options.resource_version, options.resource_version_match) {
+        (None, _) => list.present(None).await,
+        (Some(revision), Some(ResourceVersionMatch::Exact)) => list.exact(revision, None).await,
         // A limit with a revision and nothing said meant that revision before there was a way to say it.
-        (Some(revision), None) if limit > 0 => {
-            return exact(store, cache, scope, revision, None, limit, deadline).await;
-        }
-        (Some(revision), _) => not_older_than(cache, revision, deadline).await?,
-    };
-    Ok(page(cache, &snapshot, scope, None, limit))
+        (Some(revision), None) if revision > 0 && list.limit > 0 => list.exact(revision, None).await,
+        (Some(revision), _) => list.not_older_than(revision).await,
+    }
 }
 
-async fn next_page<I: Indexer, S: Scope<I::Extra>>(
-    store: &dyn Store,
-    cache: &Cache<I>,
-    scope: &S,
-    options: &ListOptions,
+/// A list that is being answered.
+struct List<'a, I: Indexer, S> {
+    store: &'a dyn Store,
+    cache: &'a Cache<I>,
+    scope: &'a S,
     limit: usize,
     deadline: Instant,
-) -> Result<ObjectList, Status> {
-    if options.resource_version.is_some_and(|revision| revision > 0) {
-        return Err(Status::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    let token = ContinueToken::decode(&options.continue_token)?;
-    let last = token.last_key(scope.base());
-    match u64::try_from(token.revision) {
-        Ok(revision) => exact(store, cache, scope, revision, Some(&last), limit, deadline).await,
-        Err(_) => {
-            let snapshot = most_recent(store, cache, deadline).await?;
-            Ok(page(cache, &snapshot, scope, Some(&last), limit))
+}
+
+impl<I: Indexer, S: Scope<I::Extra>> List<'_, I, S> {
+    async fn next_page(&self, options: &ListOptions) -> Result<ObjectList, Status> {
+        if options.resource_version.is_some_and(|revision| revision > 0) {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = ContinueToken::decode(&options.continue_token)?;
+        let last = token.last_key(self.scope.base());
+        match token.revision() {
+            Some(revision) => self.exact(revision, Some(&last)).await,
+            None => self.present(Some(&last)).await,
         }
     }
-}
 
-/// A page of the state at exactly that revision: from the cache where it has it, otherwise from the store.
-async fn exact<I: Indexer, S: Scope<I::Extra>>(
-    store: &dyn Store,
-    cache: &Cache<I>,
-    scope: &S,
-    revision: u64,
-    after: Option<&str>,
-    limit: usize,
-    deadline: Instant,
-) -> Result<ObjectList, Status> {
-    if let Some(snapshot) = cache.snapshot_at(Revision(revision)) {
-        return Ok(page(cache, &snapshot, scope, after, limit));
+    /// Whether the cache can be asked. A page that reads no more of the store than it shows need not wait until it can.
+    async fn cache_can_be_asked(&self) -> Result<bool, Status> {
+        if !self.cache.is_ready() && self.limit > 0 && self.scope.selects_everything() {
+            return Ok(false);
+        }
+        ready(self.cache, self.deadline).await?;
+        Ok(true)
     }
-    // Waiting also tells revisions to come from those that are gone.
-    not_older_than(cache, revision, deadline).await?;
-    if let Some(snapshot) = cache.snapshot_at(Revision(revision)) {
-        return Ok(page(cache, &snapshot, scope, after, limit));
-    }
-    let mut request = RangeRequest::prefix(scope.prefix()).at(Revision(revision));
-    request.start_after = after.map(str::to_owned);
-    let response = store.range(request).await.map_err(|error| match (&error, after) {
-        (Error::Compacted { .. }, Some(after)) => expired_token(after, scope.base()),
-        (Error::Compacted { requested, oldest }, None) => Status::expired(format!(
-            "The provided resource version is too old: {requested} ({oldest})"
-        )),
-        _ => storage_status(&error),
-    })?;
-    let objects = response
-        .entries
-        .iter()
-        .filter_map(|entry| cache.indexer().object(entry));
-    Ok(collect(objects, scope, response.revision, limit).list)
-}
 
-fn page<I: Indexer, S: Scope<I::Extra>>(
-    cache: &Cache<I>,
-    snapshot: &Snapshot<I::Extra>,
-    scope: &S,
-    after: Option<&str>,
-    limit: usize,
-) -> ObjectList {
-    let objects = snapshot.range(scope.prefix(), after).map(AsRef::as_ref);
-    let page = collect(objects, scope, snapshot.revision(), limit);
-    if page.has_more {
-        cache.keep(snapshot);
+    /// A page of the newest state.
+    async fn present(&self, after: Option<&str>) -> Result<ObjectList, Status> {
+        if self.cache_can_be_asked().await? && self.store.progress_on_request() {
+            let current = self.store.current_revision().await;
+            let current = current.map_err(|error| storage_status(&error))?;
+            if let Some(snapshot) = self.reached(current).await? {
+                return Ok(self.page(&snapshot, after));
+            }
+        }
+        self.of_store(None, after).await
     }
-    page.list
-}
 
-struct Page {
-    list: ObjectList,
-    has_more: bool,
-}
-
-/// Collects a page of selected objects; one more is looked for, so that no page comes that is empty.
-fn collect<E, S: Scope<E>, O: std::borrow::Borrow<CachedObject<E>>>(
-    objects: impl Iterator<Item = O>,
-    scope: &S,
-    revision: Revision,
-    limit: usize,
-) -> Page {
-    let mut selected = objects.filter(|object| scope.selects(object.borrow()));
-    let mut items = Vec::new();
-    let mut last_key = None;
-    while limit == 0 || items.len() < limit {
-        let Some(object) = selected.next() else { break };
-        let object = object.borrow();
-        items.push(scope.object(object));
-        last_key = Some(Arc::clone(&object.key));
+    /// A page of a state at that revision or later.
+    async fn not_older_than(&self, revision: u64) -> Result<ObjectList, Status> {
+        if self.cache_can_be_asked().await?
+            && let Some(snapshot) = self.reached(Revision(revision)).await?
+        {
+            return Ok(self.page(&snapshot, None));
+        }
+        self.refuse_future(revision).await?;
+        self.of_store(None, None).await
     }
-    let mut metadata = ListMetadata {
-        resource_version: revision.to_string(),
-        ..ListMetadata::default()
-    };
-    let has_more = limit > 0 && selected.next().is_some();
-    if let Some(last) = last_key.filter(|_| has_more) {
-        let revision = i64::try_from(revision.0).unwrap_or(i64::MAX);
-        metadata.continue_token = ContinueToken::after(&last, scope.base(), revision).encode();
-        if scope.selects_everything() {
-            metadata.remaining_item_count = i64::try_from(1 + selected.count()).ok();
+
+    /// A page of the state at exactly that revision: from the cache where it has it, otherwise from the store.
+    async fn exact(&self, revision: u64, after: Option<&str>) -> Result<ObjectList, Status> {
+        let revision = Revision(revision);
+        if self.cache_can_be_asked().await? {
+            // Where the revision is not reached the store tells whether it is one to come.
+            self.reached(revision).await?;
+            if let Some(snapshot) = self.cache.snapshot_at(revision) {
+                return Ok(self.page(&snapshot, after));
+            }
+        }
+        self.of_store(Some(revision), after).await
+    }
+
+    /// A state of the cache at that revision or later, if it comes so far in time. Without progress it comes so far only if
+    /// something happens, which is not waited for.
+    async fn reached(&self, revision: Revision) -> Result<Option<Snapshot<I::Extra>>, Status> {
+        let now = Instant::now();
+        let patience = if self.store.progress_on_request() {
+            self.deadline.min(now + FRESHNESS)
+        } else {
+            now
+        };
+        match self.cache.wait_for(revision, patience).await {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(Error::FutureRevision { .. }) => Ok(None),
+            Err(error) => Err(storage_status(&error)),
         }
     }
-    Page {
-        list: ObjectList { metadata, items },
-        has_more,
+
+    async fn refuse_future(&self, revision: u64) -> Result<(), Status> {
+        match self.store.current_revision().await {
+            Ok(current) if current.0 < revision => Err(Status::too_large_resource_version(revision, current.0)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(storage_status(&error)),
+        }
+    }
+
+    fn page(&self, snapshot: &Snapshot<I::Extra>, after: Option<&str>) -> ObjectList {
+        let prefix = self.scope.prefix();
+        let indexed = self.scope.indexed_field();
+        let mut objects = indexed
+            .and_then(|(field, value)| snapshot.range_of_field(field, value, prefix, after))
+            .unwrap_or_else(|| snapshot.range(prefix, after));
+        let limit = if self.limit == 0 { usize::MAX } else { self.limit };
+        let (selected, remaining) = if self.scope.selects_whole_prefix() {
+            let selected: Vec<_> = objects.by_ref().take(limit).collect();
+            (selected, Some(objects.len()))
+        } else {
+            let mut matching = objects.filter(|object| self.scope.selects(object));
+            let selected: Vec<_> = matching.by_ref().take(limit).collect();
+            // One more is looked for, so that no page comes that is empty.
+            let remaining = match matching.next() {
+                None => Some(0),
+                Some(_) if self.scope.selects_everything() => Some(1 + matching.count()),
+                Some(_) => None,
+            };
+            (selected, remaining)
+        };
+        let rest = Rest::new(selected.last().map(|object| &*object.key), remaining);
+        if rest.is_some() {
+            self.cache.keep(snapshot);
+        }
+        let items = selected.into_iter().map(|object| self.scope.object(object)).collect();
+        self.answer(items, snapshot.revision(), rest)
+    }
+
+    /// A page of the state at a revision, or of the newest, as the store has it.
+    async fn of_store(&self, revision: Option<Revision>, after: Option<&str>) -> Result<ObjectList, Status> {
+        let whole = self.limit > 0 && self.scope.selects_whole_prefix();
+        let mut request = RangeRequest::prefix(self.scope.prefix());
+        request.revision = revision;
+        request.start_after = after.map(str::to_owned);
+        request.limit = if whole { self.limit } else { STORE_PAGE };
+        request.count_remaining = whole;
+        let mut selected: Vec<Arc<CachedObject<I::Extra>>> = Vec::new();
+        loop {
+            let page = self.cache.page_of_store(request.clone(), self.deadline).await;
+            let page = page.map_err(|error| self.past_status(&error, after))?;
+            let matching = page.objects.into_iter().filter(|object| self.scope.selects(object));
+            selected.extend(matching);
+            let last = page.last_key.filter(|_| page.more);
+            let rest = if whole {
+                last.map(|last| Rest {
+                    last: last.to_string(),
+                    count: page.remaining,
+                })
+            } else if self.limit > 0 && selected.len() > self.limit {
+                selected.truncate(self.limit);
+                Rest::new(selected.last().map(|object| &*object.key), None)
+            } else if let Some(last) = last {
+                // What is read next is of the same state.
+                request.revision = Some(page.revision);
+                request.start_after = Some(last.to_string());
+                continue;
+            } else {
+                None
+            };
+            let items = selected.iter().map(|object| self.scope.object(object)).collect();
+            return Ok(self.answer(items, page.revision, rest));
+        }
+    }
+
+    fn past_status(&self, error: &Error, after: Option<&str>) -> Status {
+        match (error, after) {
+            (Error::Compacted { .. }, Some(after)) => expired_token(after, self.scope.base()),
+            (Error::Compacted { requested, oldest }, None) => Status::expired(format!(
+                "The provided resource version is too old: {requested} ({oldest})"
+            )),
+            _ => storage_status(error),
+        }
+    }
+
+    fn answer(&self, items: Vec<Object>, revision: Revision, rest: Option<Rest>) -> ObjectList {
+        let mut metadata = ListMetadata {
+            resource_version: revision.to_string(),
+            ..ListMetadata::default()
+        };
+        if let Some(rest) = rest {
+            metadata.continue_token = ContinueToken::after(&rest.last, self.scope.base(), Some(revision.0)).encode();
+            metadata.remaining_item_count = rest.count.and_then(|count| i64::try_from(count).ok());
+        }
+        ObjectList { metadata, items }
     }
 }
 
-/// 410 for a page whose snapshot is gone, with a token that goes on in the newest state
-/// (`handleCompactedErrorForPaging` of `k8s.io/apiserver/pkg/storage/etcd3/errors.go`).
-fn expired_token(after: &str, base: &str) -> Status {
-    let mut status = Status::expired(
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
-         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
-         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
-         deleted between the time the first chunk was returned and now may show up in the list.",
-    );
-    status.metadata.continue_token = ContinueToken::after(after, base, INCONSISTENT).encode();
-    status
+/// What a page leaves to the next ones.
+struct Rest {
+    /// The last key of the page.
+    last: String,
+    /// How many objects follow, where that is known.
+    count: Option<u64>,
+}
+
+impl Rest {
+    /// `None` where nothing follows: `remaining` is zero, or there is no last key because nothing was selected.
+    fn new(last: Option<&str>, remaining: Option<usize>) -> Option<Self> {
+        let last = last.filter(|_| remaining != Some(0))?;
+        Some(Self {
+            last: last.to_owned(),
+            count: remaining.map(|count| count as u64),
+        })
+    }
 }
 
 /// Options that do not go together (`ValidateListOptions` of
@@ -373,25 +418,6 @@ pub(super) fn invalid_options(cause: Cause) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_are_read_as_they_are_written() {
-        let token = ContinueToken::after("/umbra/hub/core/pods/a/b", "/umbra/hub/core/pods/", 7);
-        let read = ContinueToken::decode(&token.encode()).unwrap();
-        assert_eq!(read, token);
-        assert_eq!(read.start, "a/b\0");
-        assert_eq!(read.last_key("/umbra/hub/core/pods/"), "/umbra/hub/core/pods/a/b");
-        let json = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        for bad in [
-            "%".to_owned(),
-            json("{}"),
-            json(r#"{"v":"meta.k8s.io/v2","rv":1,"start":"a\u0000"}"#),
-            json(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a\u0000"}"#),
-            json(r#"{"v":"meta.k8s.io/v1","rv":1,"start":""}"#),
-        ] {
-            assert_eq!(ContinueToken::decode(&bad).unwrap_err().code, 400, "{bad}");
-        }
-    }
 
     #[test]
     fn options_that_do_not_go_together_are_refused() {

@@ -1,5 +1,14 @@
 //! Watches of a cache, with the meaning Kubernetes gives to `resourceVersion`, `sendInitialEvents` and
 //! `allowWatchBookmarks` (KEP-3157, KEP-956; `k8s.io/apiserver/pkg/storage/cacher/{cacher,cache_watcher}.go`).
+//!
+//! A watch may have to begin at a revision that the cache has not come to, or cannot know it has come to: the revision of a
+//! list that the store answered, or the present of a store whose progress cannot be trusted. It then begins where the cache
+//! is, and passes over the events up to that revision, which the client has; what the client is to get first is read from
+//! the store. kube-apiserver begins such watches likewise, but refuses streaming lists where progress cannot be trusted;
+//! here they work.
+//!
+//! A watch without `resourceVersion` begins with the most recent state, as documented; kube-apiserver takes any state that
+//! its cache has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +20,7 @@ use umbra_storage::cache::{Cursor, EventKind, WatchFrom};
 use umbra_storage::{Cache, CacheEvent, CacheWatch, Error, Indexer, Revision, Snapshot, Store};
 
 use super::metadata::forbidden;
-use super::read::{Scope, invalid_options, most_recent, not_older_than};
+use super::read::{FRESHNESS, Scope, invalid_options, ready};
 use super::store::storage_status;
 use crate::request::{ListOptions, ResourceVersionMatch};
 use crate::resource::{Event, EventStream};
@@ -38,13 +47,38 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
 ) -> Result<EventStream, Status> {
     validate(options)?;
     let begin = Beginning::of(options);
-    match begin.freshness {
-        Freshness::MostRecent => drop(most_recent(store, cache, deadline).await?),
-        Freshness::NotOlderThan(revision) => drop(not_older_than(cache, revision, deadline).await?),
-    }
-    let (snapshot, events) = cache
-        .snapshot_and_watch(scope.prefix(), begin.from, BUFFER)
+    ready(cache, deadline).await?;
+    let needed = match begin.freshness {
+        Freshness::MostRecent => store.current_revision().await.map_err(|error| storage_status(&error))?,
+        Freshness::NotOlderThan(revision) => Revision(revision),
+    };
+    let patience = if store.progress_on_request() {
+        deadline.min(Instant::now() + FRESHNESS)
+    } else {
+        Instant::now()
+    };
+    let is_fresh = match cache.wait_for(needed, patience).await {
+        Ok(_) => true,
+        Err(Error::FutureRevision { .. }) => false,
+        Err(error) => return Err(storage_status(&error)),
+    };
+    let from = if is_fresh { begin.from } else { WatchFrom::Now };
+    let (mut state, events) = cache
+        .snapshot_and_watch_field(scope.prefix(), scope.indexed_field(), from, BUFFER)
         .map_err(|error| beginning_status(&error))?;
+    let mut passed = Revision(0);
+    if !is_fresh {
+        passed = needed;
+        if begin.with_state {
+            state = cache
+                .not_older_than(scope.prefix(), needed, deadline)
+                .await
+                .map_err(|error| storage_status(&error))?;
+            passed = state.revision();
+        } else {
+            refuse_future(store, needed).await?;
+        }
+    }
     let now = Instant::now();
     let ends = now + timeout(options);
     let mut watching = Watching {
@@ -55,19 +89,29 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
         bookmarks: options.allow_watch_bookmarks,
         next_bookmark: now,
         ends,
-        sent: Revision(options.resource_version.unwrap_or_default()),
+        passed,
+        sent: passed.max(Revision(options.resource_version.unwrap_or_default())),
         over: false,
         scope,
     };
     watching.next_bookmark = watching.bookmark_after(now);
     if begin.with_state {
-        let cursor = snapshot.seek(watching.scope.prefix(), None);
-        watching.initial = Some((snapshot, cursor));
+        let cursor = watching.first_of(&state);
+        watching.initial = Some((state, cursor));
     }
     Ok(Box::pin(stream::unfold(watching, |mut watching| async move {
         let event = watching.next().await?;
         Some((event, watching))
     })))
+}
+
+/// 504 for a revision that the store has not come to.
+async fn refuse_future(store: &dyn Store, revision: Revision) -> Result<(), Status> {
+    match store.current_revision().await {
+        Ok(current) if current < revision => Err(Status::too_large_resource_version(revision.0, current.0)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(storage_status(&error)),
+    }
 }
 
 /// How fresh the state at the beginning has to be.
@@ -118,6 +162,8 @@ struct Watching<I: Indexer, S> {
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
+    /// The revision up to which the client has everything, though the cache had not come so far when the watch began.
+    passed: Revision,
     /// The revision of what was sent last.
     sent: Revision,
     over: bool,
@@ -158,6 +204,15 @@ impl<I: Indexer, S: Scope<I::Extra>> Watching<I, S> {
         }
     }
 
+    /// Where the objects in question begin in the state at the beginning.
+    fn first_of(&self, state: &Snapshot<I::Extra>) -> Cursor {
+        let prefix = self.scope.prefix();
+        let indexed = self.scope.indexed_field();
+        indexed
+            .and_then(|(field, value)| Some(state.range_of_field(field, value, prefix, None)?.cursor()))
+            .unwrap_or_else(|| state.seek(prefix, None))
+    }
+
     /// The next object of the state at the beginning, or the bookmark after the last.
     fn next_initial(&mut self) -> Option<Event> {
         let (snapshot, cursor) = self.initial.as_mut()?;
@@ -177,6 +232,9 @@ impl<I: Indexer, S: Scope<I::Extra>> Watching<I, S> {
 
     /// A change as this watch sees it: an object that enters the selection is new, one that leaves it is deleted.
     fn translate(&mut self, event: &CacheEvent<I::Extra>) -> Option<Event> {
+        if event.revision <= self.passed {
+            return None;
+        }
         let is = event.kind == EventKind::Put && self.scope.selects(&event.object);
         let was = event
             .previous

@@ -124,16 +124,8 @@ impl ViewResource {
     /// The copies of all clusters, not older than the store is now.
     pub(super) async fn present_copies(&self, context: &RequestContext) -> Result<Snapshot<CopyExtra>, Status> {
         let cache = self.services.copies.cache(&self.group_resource());
-        let current = self.services.copies.store().current_revision().await;
-        let current = current.map_err(|error| storage_status(&error))?;
-        cache
-            .ready(context.deadline)
-            .await
-            .map_err(|error| storage_status(&error))?;
-        cache
-            .wait_for(current, context.deadline)
-            .await
-            .map_err(|error| storage_status(&error))
+        let state = cache.present(cache.prefix(), context.deadline).await;
+        state.map_err(|error| storage_status(&error))
     }
 
     async fn current_revision(&self) -> Result<u64, Status> {

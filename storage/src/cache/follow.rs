@@ -162,6 +162,7 @@ impl<I: Indexer> Cache<I> {
 
     /// Forgets a state that never was, as far as the store is concerned.
     fn forget(&self) {
+        *self.unready_since.lock() = Instant::now();
         self.ready.store(false, Ordering::Release);
         let fields = Arc::clone(self.snapshot().objects().fields());
         let nothing = Snapshot::new(Revision(0), Objects::new(fields));

@@ -196,6 +196,8 @@ pub struct Cache<I: Indexer> {
     feed: Mutex<Feed<I::Extra>>,
     kept: Mutex<KeptSnapshots<I::Extra>>,
     ready: AtomicBool,
+    /// Since when the cache is not ready, if it is not.
+    unready_since: Mutex<Instant>,
     restarts: AtomicU64,
     /// How far the cache has come, for those who wait.
     progress: signal::Sender<Progress>,
@@ -232,6 +234,7 @@ impl<I: Indexer> Cache<I> {
             kept: Mutex::new(KeptSnapshots::new(&options)),
             options,
             ready: AtomicBool::new(false),
+            unready_since: Mutex::new(Instant::now()),
             restarts: AtomicU64::new(0),
             progress: signal::Sender::new(Progress {
                 revision: Revision(0),
@@ -266,6 +269,15 @@ impl<I: Indexer> Cache<I> {
     /// Whether the cache has caught up with what the store held at the start.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// For how long the cache has not been ready; zero if it is. It tells clients when to try again.
+    pub fn unready_for(&self) -> Duration {
+        if self.is_ready() {
+            Duration::ZERO
+        } else {
+            self.unready_since.lock().elapsed()
+        }
     }
 
     /// Waits until the cache is ready. Cancel safe.

@@ -51,8 +51,8 @@ impl<I: Indexer> Cache<I> {
         self.state_of_store(prefix, None, deadline).await
     }
 
-    /// A state that is not older than `revision`, at least of the objects under `prefix`: from the cache if it has come so far
-    /// or soon does, otherwise from the store, as [`present`](Cache::present). Cancel safe.
+    /// A state that is not older than `revision`, at least of the objects under `prefix`: from the cache if it is ready and has
+    /// come so far or soon does, otherwise from the store, as [`present`](Cache::present). Cancel safe.
     ///
     /// # Errors
     /// [`Error::FutureRevision`] if the store has not come so far either. [`Error::Unavailable`] as in
@@ -63,14 +63,16 @@ impl<I: Indexer> Cache<I> {
         revision: Revision,
         deadline: Instant,
     ) -> Result<Snapshot<I::Extra>> {
-        let patience = if self.store.progress_on_request() {
-            deadline.min(Instant::now() + FRESHNESS)
-        } else {
-            Instant::now()
-        };
-        match self.wait_for(revision, patience).await {
-            Err(Error::FutureRevision { .. }) => {}
-            other => return other,
+        if self.is_ready() {
+            let patience = if self.store.progress_on_request() {
+                deadline.min(Instant::now() + FRESHNESS)
+            } else {
+                Instant::now()
+            };
+            match self.wait_for(revision, patience).await {
+                Err(Error::FutureRevision { .. }) => {}
+                other => return other,
+            }
         }
         let snapshot = self.state_of_store(prefix, None, deadline).await?;
         if snapshot.revision() < revision {

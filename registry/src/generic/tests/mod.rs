@@ -1,6 +1,8 @@
 //! A root in memory, asked as the HTTP code asks it.
 
+mod backend;
 mod controllers;
+mod freshness;
 mod laws;
 mod lists;
 mod reviews;
