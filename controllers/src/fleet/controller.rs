@@ -154,19 +154,9 @@ impl Inner {
 
     /// The state of the fleet, with everything that was written before.
     pub(super) async fn state(&self) -> Result<FleetState, Status> {
-        let current = self
-            .api
-            .store()
-            .current_revision()
-            .await
-            .map_err(|error| storage_status(&error))?;
-        let deadline = Instant::now() + FRESHNESS;
-        let snapshot = self
-            .api
-            .cache()
-            .wait_for(current, deadline)
-            .await
-            .map_err(|error| storage_status(&error))?;
+        let cache = self.api.cache();
+        let snapshot = cache.present(cache.prefix(), Instant::now() + FRESHNESS).await;
+        let snapshot = snapshot.map_err(|error| storage_status(&error))?;
         Ok(FleetState::new(snapshot, self.api.name()))
     }
 
