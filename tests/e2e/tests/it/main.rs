@@ -4,6 +4,7 @@
 mod cluster_root;
 mod crash;
 mod custom_resources;
+mod delegation;
 mod demo;
 mod errors;
 mod fleet;
