@@ -27,7 +27,7 @@ use super::{
     Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, Snapshot, StringMap, WatchFrom,
 };
 use crate::{
-    Entry, Error, GetResponse, Operation, ProgressRequest, RangeRequest, RangeResponse, Result, Revision, Store,
+    Entry, Error, GetResponse, Guard, Operation, ProgressRequest, RangeRequest, RangeResponse, Result, Revision, Store,
     WatchEvent, WatchStream,
 };
 
@@ -226,6 +226,10 @@ impl Store for CachedStore {
 
     async fn batch(&self, operations: Vec<Operation>) -> Vec<Result<Revision>> {
         self.store.batch(operations).await
+    }
+
+    async fn batch_while(&self, guard: &Guard, operations: Vec<Operation>) -> Vec<Result<Revision>> {
+        self.store.batch_while(guard, operations).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream> {

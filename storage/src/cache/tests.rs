@@ -6,9 +6,13 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::{Embedded, Operation, Precondition, RangeRequest};
 
+mod concurrent;
 mod contract;
 mod faults;
+mod faulty;
 mod map;
+mod random_faults;
+mod watchers;
 
 const PREFIX: &str = "/objects/";
 

@@ -1,102 +1,23 @@
-//! A store whose watches break.
+//! What a cache does when its store fails.
 
-use async_trait::async_trait;
-use futures::StreamExt;
-use parking_lot::Mutex;
-use tokio::sync::watch as signal;
-
+use super::faulty::Faulty;
 use super::*;
-use crate::{GetResponse, RangeResponse, WatchStream};
-
-/// Passes everything on, and ends its watches with an error when told to.
-#[derive(Debug)]
-struct Flaky {
-    store: Embedded,
-    breaks: signal::Sender<u64>,
-    /// Refuses watches while set.
-    down: Mutex<bool>,
-}
-
-impl Flaky {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            store: Embedded::in_memory(),
-            breaks: signal::Sender::new(0),
-            down: Mutex::new(false),
-        })
-    }
-
-    fn lose_watches(&self) {
-        *self.down.lock() = true;
-        self.breaks.send_modify(|count| *count += 1);
-    }
-
-    fn recover(&self) {
-        *self.down.lock() = false;
-    }
-}
-
-fn lost() -> Error {
-    Error::unavailable("the connection was lost")
-}
-
-#[async_trait]
-impl Store for Flaky {
-    async fn get(&self, key: &str) -> Result<GetResponse> {
-        self.store.get(key).await
-    }
-
-    async fn range(&self, request: RangeRequest) -> Result<RangeResponse> {
-        self.store.range(request).await
-    }
-
-    async fn batch(&self, operations: Vec<Operation>) -> Vec<Result<Revision>> {
-        self.store.batch(operations).await
-    }
-
-    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream> {
-        if *self.down.lock() {
-            return Err(lost());
-        }
-        let mut breaks = self.breaks.subscribe();
-        let stream = self.store.watch(prefix, after).await?;
-        let progress = stream.progress_requests();
-        let broken = async move {
-            let _ = breaks.changed().await;
-        };
-        let events = stream
-            .take_until(Box::pin(broken))
-            .chain(futures::stream::once(async { Err(lost()) }));
-        Ok(WatchStream::new(events, progress))
-    }
-
-    async fn current_revision(&self) -> Result<Revision> {
-        self.store.current_revision().await
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<()> {
-        self.store.compact(revision).await
-    }
-
-    async fn ready(&self) -> Result<()> {
-        self.store.ready().await
-    }
-}
 
 #[tokio::test]
 async fn resumes_where_it_was_when_the_store_comes_back() {
-    let store = Flaky::new();
+    let store = Faulty::new();
     let fixture = Fixture::start(Arc::clone(&store) as _, CacheOptions::default()).await;
     let mut watch = fixture.cache.watch(PREFIX, WatchFrom::Now, 100).unwrap();
     let mut revisions = Vec::new();
     for round in 0..3 {
         revisions.push(fixture.put("/objects/a/1", "before").await);
-        store.lose_watches();
+        store.lose_watches().await;
         revisions.push(fixture.put("/objects/a/1", &format!("during {round}")).await);
         assert!(
             !fixture.cache.snapshot().is_empty() || round == 0,
             "what is known stays"
         );
+        assert!(fixture.cache.is_ready(), "and is served");
         store.recover();
         fixture.current().await;
     }
@@ -104,29 +25,29 @@ async fn resumes_where_it_was_when_the_store_comes_back() {
         assert_eq!(next(&mut watch).await.unwrap().revision, revision);
     }
     assert!(watch.try_next().is_none());
+    assert_eq!(fixture.cache.statistics().restarts, 0);
 }
 
 #[tokio::test]
 async fn starts_over_when_the_history_is_gone() {
-    let store = Flaky::new();
+    let store = Faulty::new();
     let fixture = Fixture::start(Arc::clone(&store) as _, CacheOptions::default()).await;
     let first = fixture.put("/objects/a/1", "x").await;
     fixture.put("/objects/a/2", "x").await;
     fixture.cache.keep(&fixture.current().await);
     let mut watch = fixture.cache.watch(PREFIX, WatchFrom::After(first), 100).unwrap();
     assert_eq!(&*next(&mut watch).await.unwrap().object.name, "2");
-    store.lose_watches();
-    // The cache must have lost its watch before anything happens that it is to miss.
-    while store.breaks.receiver_count() > 0 {
-        tokio::task::yield_now().await;
-    }
+    store.lose_watches().await;
     fixture.delete("/objects/a/1").await;
     let last = fixture.put("/objects/a/3", "x").await;
     fixture.store.compact(last).await.unwrap();
+    let mut meanwhile = fixture.cache.watch(PREFIX, WatchFrom::Now, 100).unwrap();
     store.recover();
     let snapshot = fixture.current().await;
     assert_eq!(keys(&snapshot, "", None), ["/objects/a/2", "/objects/a/3"]);
-    assert!(matches!(next(&mut watch).await, Err(Error::Compacted { oldest, .. }) if oldest == last));
+    for watch in [&mut watch, &mut meanwhile] {
+        assert!(matches!(next(watch).await, Err(Error::Compacted { oldest, .. }) if oldest == last));
+    }
     let error = fixture.cache.watch(PREFIX, WatchFrom::After(first), 100).unwrap_err();
     assert!(
         matches!(error, Error::Compacted { oldest, .. } if oldest == last),
@@ -135,4 +56,85 @@ async fn starts_over_when_the_history_is_gone() {
     let revision = fixture.put("/objects/a/4", "x").await;
     let mut watch = fixture.cache.watch(PREFIX, WatchFrom::After(last), 100).unwrap();
     assert_eq!(next(&mut watch).await.unwrap().revision, revision);
+    let statistics = fixture.cache.statistics();
+    assert_eq!((statistics.restarts, statistics.kept_snapshots), (1, 0));
+}
+
+/// A backup has been restored: what the cache holds never was.
+#[tokio::test]
+async fn follows_a_store_that_has_gone_back() {
+    let store = Faulty::new();
+    let fixture = Fixture::start(Arc::clone(&store) as _, CacheOptions::default()).await;
+    for index in 0..20 {
+        fixture.put(&format!("/objects/a/{index}"), "new").await;
+    }
+    let ahead = fixture.current().await.revision();
+    let mut watch = fixture.cache.watch(PREFIX, WatchFrom::Now, 100).unwrap();
+    let backup = Embedded::in_memory();
+    backup
+        .put("/objects/a/1", "old".into(), Precondition::None)
+        .await
+        .unwrap();
+    store.lose_watches().await;
+    store.replace(backup);
+    // Whoever waits for a revision of the old store must not spin, nor be told that it is there.
+    let waiting = fixture
+        .cache
+        .wait_for(ahead.next(), Instant::now() + Duration::from_millis(500));
+    store.recover();
+    assert!(matches!(waiting.await, Err(Error::FutureRevision { .. })));
+    fixture.cache.ready(soon()).await.unwrap();
+    let snapshot = fixture.current().await;
+    assert_eq!(
+        (keys(&snapshot, "", None), snapshot.revision() < ahead),
+        (vec!["/objects/a/1".to_owned()], true)
+    );
+    assert!(matches!(next(&mut watch).await, Err(Error::Compacted { .. })));
+    let revision = fixture.put("/objects/a/2", "x").await;
+    assert_eq!(fixture.cache.wait_for(revision, soon()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn goes_on_when_the_revision_jumps() {
+    let fixture = Fixture::new().await;
+    let first = fixture.put("/objects/a/1", "x").await;
+    let mut watch = fixture.cache.watch(PREFIX, WatchFrom::Now, 10).unwrap();
+    let elsewhere = (0..500).map(|index| Operation::put(format!("/elsewhere/{index}"), "x", Precondition::None));
+    fixture.store.batch(elsewhere.collect()).await;
+    let second = fixture.put("/objects/a/2", "x").await;
+    assert!(second.0 > first.0 + 500);
+    let snapshot = fixture.current().await;
+    assert_eq!((snapshot.revision(), snapshot.len()), (second, 2));
+    while next(&mut watch).await.unwrap().revision < second {}
+    assert!(watch.try_next().is_none() && watch.progress() == second);
+}
+
+#[tokio::test]
+async fn without_progress_the_present_is_read_from_the_store() {
+    let store = Faulty::with_progress(false);
+    let inner = Arc::clone(&store) as Arc<dyn Store>;
+    for key in ["/objects/a/1", "/objects/a/2", "/objects/b/1"] {
+        inner.put(key, "x".into(), Precondition::None).await.unwrap();
+    }
+    let fixture = Fixture::start(inner, CacheOptions::default()).await;
+    let seen = fixture.cache.snapshot();
+    assert_eq!(seen.len(), 3, "it is filled though it hears nothing");
+    store.hold(true);
+    let elsewhere = fixture.put("/elsewhere", "x").await;
+    let changed = fixture.put("/objects/a/2", "y").await;
+    let present = fixture.cache.present("/objects/a/", soon()).await.unwrap();
+    assert_eq!((present.revision(), keys(&present, "", None).len()), (changed, 2));
+    let shared = |key: &str| Arc::ptr_eq(present.get(key).unwrap(), seen.get(key).unwrap());
+    assert!(shared("/objects/a/1") && !shared("/objects/a/2"));
+    assert_eq!(fixture.cache.revision(), seen.revision());
+    let newer = fixture.cache.not_older_than(PREFIX, elsewhere, soon()).await.unwrap();
+    assert_eq!((newer.revision(), newer.len()), (changed, 3));
+    let error = fixture
+        .cache
+        .not_older_than(PREFIX, changed.next(), soon())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::FutureRevision { current, .. } if current == changed));
+    store.hold(false);
+    assert_eq!(fixture.cache.wait_for(changed, soon()).await.unwrap().len(), 3);
 }

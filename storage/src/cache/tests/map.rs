@@ -7,7 +7,11 @@ use proptest::prelude::*;
 use super::super::objects::Objects;
 use super::*;
 
+const FIELD: &str = "spec.of";
+
+/// An object whose field has one of a few values, or none.
 fn object(key: u16, version: usize) -> Arc<CachedObject<usize>> {
+    let value = (usize::from(key) / 3 + version) % 5;
     Arc::new(CachedObject {
         key: format!("/{key:05}").into(),
         revision: Revision(0),
@@ -15,7 +19,7 @@ fn object(key: u16, version: usize) -> Arc<CachedObject<usize>> {
         namespace: "".into(),
         name: "".into(),
         labels: StringMap::default(),
-        fields: StringMap::default(),
+        fields: (value > 0).then(|| (FIELD, value.to_string())).into_iter().collect(),
         extra: version,
     })
 }
@@ -38,7 +42,7 @@ proptest! {
 
     #[test]
     fn behaves_like_an_ordered_map(runs in runs()) {
-        let mut map = Objects::new(Arc::from([]));
+        let mut map = Objects::new(Arc::from([Box::from(FIELD)]));
         let mut model = BTreeMap::new();
         let mut kept = Vec::new();
         for (version, (start, length, put)) in runs.into_iter().enumerate() {
@@ -55,6 +59,16 @@ proptest! {
             kept.push((map.clone(), model.clone()));
         }
         for (map, model) in kept {
+            let snapshot = Snapshot::new(Revision(0), map.clone());
+            for (value, prefix, after) in [("", "/", None), ("1", "/", None), ("4", "/01", Some("/01200")), ("9", "/", None)] {
+                let indexed = snapshot.range_of_field(FIELD, value, prefix, after).unwrap();
+                let length = indexed.len();
+                let indexed: Vec<_> = indexed.map(|object| &object.key).collect();
+                let scanned = snapshot.range(prefix, after).filter(|object| object.field(FIELD) == value);
+                prop_assert_eq!(&indexed, &scanned.map(|object| &object.key).collect::<Vec<_>>());
+                prop_assert_eq!(indexed.len(), length);
+            }
+            prop_assert!(snapshot.range_of_field("spec.other", "", "/", None).is_none());
             for key in (0..2_500).step_by(97) {
                 let name = format!("/{key:05}");
                 prop_assert_eq!(map.get(&name).map(|object| object.extra), model.get(&name).copied());

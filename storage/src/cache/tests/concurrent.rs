@@ -1,0 +1,127 @@
+//! Readers beside a writer.
+
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+/// Two keys are written in turn, so in every state that ever was the second is at the first, or one behind. Readers on
+/// threads of their own see such states only, and never an older one after a newer one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_see_states_that_were_in_their_order() {
+    const ROUNDS: u64 = 300;
+    let item = umbra_show::Item::open("storage.cache.readers");
+    let fixture = Fixture::new().await;
+    for index in 0..2_000 {
+        fixture.put(&format!("/objects/m/{index:04}"), "x").await;
+    }
+    fixture.current().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (cache, done) = (Arc::clone(&fixture.cache), Arc::clone(&done));
+            thread::spawn(move || {
+                let (mut last, mut seen) = (Revision(0), 0_u64);
+                while !done.load(Ordering::Acquire) {
+                    let snapshot = cache.snapshot();
+                    assert!(snapshot.revision() >= last, "time goes on");
+                    seen += u64::from(snapshot.revision() > last);
+                    last = snapshot.revision();
+                    let value = |key: &str| {
+                        let object = snapshot.get(key)?;
+                        assert!(object.revision <= snapshot.revision());
+                        std::str::from_utf8(&object.bytes).unwrap().parse::<u64>().ok()
+                    };
+                    let (first, second) = (value("/objects/a/1"), value("/objects/z/1"));
+                    let behind = first.unwrap_or_default() - second.unwrap_or_default();
+                    assert!(behind <= 1, "{first:?} {second:?} at {last}");
+                    assert_eq!(snapshot.iter().count(), snapshot.len());
+                }
+                seen
+            })
+        })
+        .collect();
+    for round in 1..=ROUNDS {
+        for key in ["/objects/a/1", "/objects/z/1"] {
+            fixture.put(key, &round.to_string()).await;
+        }
+    }
+    fixture.current().await;
+    done.store(true, Ordering::Release);
+    let seen: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    assert!(seen > 3, "readers see the writer's progress");
+    item.pass(&format!("{ROUNDS} rounds, 3 readers, {seen} states seen"));
+}
+
+/// Decodes nothing until it is let.
+struct Stuck {
+    entered: mpsc::Sender<()>,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Indexer for Stuck {
+    type Extra = u64;
+
+    fn object(&self, entry: &Entry) -> Option<CachedObject<u64>> {
+        if &entry.value[..] == b"stuck" {
+            self.entered.send(()).unwrap();
+            drop(self.gate.lock());
+        }
+        TestIndexer.object(entry)
+    }
+
+    fn deleted(&self, last: &CachedObject<u64>, revision: Revision) -> CachedObject<u64> {
+        TestIndexer.deleted(last, revision)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn readers_do_not_wait_for_the_writer() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory());
+    store.put("/objects/a/1", "x".into(), Precondition::None).await.unwrap();
+    let (entered, is_entered) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(()));
+    let indexer = Stuck {
+        entered,
+        gate: Arc::clone(&gate),
+    };
+    let (tracker, cancelled) = (TaskTracker::new(), CancellationToken::new());
+    let options = CacheOptions::default();
+    let cache = Cache::start(
+        Arc::clone(&store),
+        PREFIX,
+        indexer,
+        options,
+        &tracker,
+        cancelled.clone(),
+    );
+    cache.ready(soon()).await.unwrap();
+    let guard = gate.lock();
+    let put = tracker.spawn(async move { store.put("/objects/a/1", "stuck".into(), Precondition::None).await });
+    let (report, is_read) = mpsc::channel();
+    let reader = Arc::clone(&cache);
+    thread::spawn(move || {
+        is_entered.recv().unwrap();
+        // The writer is in the middle of a change.
+        let snapshot = reader.snapshot();
+        reader.keep(&snapshot);
+        let found = reader.snapshot_at(snapshot.revision()).is_some() && reader.is_ready();
+        let watch = reader.watch(PREFIX, WatchFrom::Now, 10).unwrap();
+        report
+            .send((found, snapshot.get("/objects/a/1").unwrap().bytes.clone(), watch))
+            .unwrap();
+    });
+    let (found, bytes, mut watch) = is_read
+        .recv_timeout(Duration::from_secs(30))
+        .expect("the reader gets through");
+    assert_eq!((found, &bytes[..]), (true, &b"x"[..]));
+    drop(guard);
+    assert!(put.await.unwrap().is_ok());
+    let event = tokio::time::timeout_at(soon(), watch.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(&event.object.bytes[..], b"stuck");
+    cancelled.cancel();
+}
