@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::{ANONYMOUS, UserInfo};
 
 use crate::delegation::ReviewError;
@@ -84,6 +85,15 @@ impl AuthenticationError {
             Self::Several(errors) => errors.iter().any(Self::is_unjudged),
             Self::Certificate { .. } | Self::Peer { .. } | Self::ProxyNotAllowed { .. } | Self::Token(_) => false,
         }
+    }
+
+    /// What the client is told. Why credentials prove nothing is for the log alone.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.is_unjudged() {
+            return Status::internal("the hub cannot be asked whose credentials these are; try again in a moment");
+        }
+        Status::failure(Reason::Unauthorized, "Unauthorized")
     }
 
     /// One error of several; `None` of none.

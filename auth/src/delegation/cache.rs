@@ -252,8 +252,16 @@ impl<V: Clone> Drop for Landing<V> {
 /// Answers that all live equally long, so that their order is that of their ends.
 struct Expiring<V> {
     retention: Retention,
-    answers: HashMap<Key, (Instant, V)>,
-    order: VecDeque<(Instant, Key)>,
+    answers: HashMap<Key, Kept<V>>,
+    /// End, number and question of each answer that was put in. One that was put in again has a newer number.
+    order: VecDeque<(Instant, u64, Key)>,
+    next_number: u64,
+}
+
+struct Kept<V> {
+    end: Instant,
+    number: u64,
+    value: V,
 }
 
 impl<V> Expiring<V> {
@@ -262,12 +270,13 @@ impl<V> Expiring<V> {
             retention,
             answers: HashMap::new(),
             order: VecDeque::new(),
+            next_number: 0,
         }
     }
 
     fn get(&self, key: &Key, now: Instant) -> Option<&V> {
-        let (end, value) = self.answers.get(key)?;
-        (*end > now).then_some(value)
+        let kept = self.answers.get(key)?;
+        (kept.end > now).then_some(&kept.value)
     }
 
     /// Keeps an answer, in place of those that have expired and, where there is no room, of the oldest.
@@ -275,17 +284,21 @@ impl<V> Expiring<V> {
         if self.retention.lifetime.is_zero() || self.retention.capacity == 0 {
             return;
         }
-        while let Some((end, oldest)) = self.order.front().copied() {
+        while let Some((end, number, oldest)) = self.order.front().copied() {
             if end > now && self.order.len() < self.retention.capacity {
                 break;
             }
             self.order.pop_front();
-            if self.answers.get(&oldest).is_some_and(|(kept, _)| *kept == end) {
+            if self.answers.get(&oldest).is_some_and(|kept| kept.number == number) {
                 self.answers.remove(&oldest);
             }
         }
-        let end = now + self.retention.lifetime;
-        self.answers.insert(key, (end, value));
-        self.order.push_back((end, key));
+        let (end, number) = (now + self.retention.lifetime, self.next_number);
+        self.next_number += 1;
+        self.answers.insert(key, Kept { end, number, value });
+        self.order.push_back((end, number, key));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use umbra_apimachinery::status::Status;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The hub did not answer a review, or not with one. Nobody is allowed anything on its account.
@@ -61,6 +63,12 @@ impl ReviewError {
             }
             Self::Unreadable { .. } | Self::Deadline { .. } => false,
         }
+    }
+
+    /// What somebody who is known is told where nobody can say what they may do: 500, as kube-apiserver does.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::internal(self)
     }
 
     /// How long the hub wants to be left alone.

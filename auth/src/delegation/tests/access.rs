@@ -83,7 +83,8 @@ async fn what_nobody_can_judge_is_not_allowed() {
     hub.allow("alice", "get");
     hub.fail_with(&[500; 10]);
     let authorizer = authorizer(&hub);
-    assert!(authorizer.authorize(&alice(), &GATE).await.is_err());
+    let error = authorizer.authorize(&alice(), &GATE).await.unwrap_err();
+    assert_eq!(error.status().code, 500);
     let decision = authorizer.decide(&alice(), &GATE).await;
     assert_eq!(
         decision,

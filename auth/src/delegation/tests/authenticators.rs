@@ -13,6 +13,7 @@ use crate::tls::CaBundle;
 use crate::trust::ClientTrust;
 
 const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
 
 /// A server behind a hub, and the hub's authorities.
 struct World {
@@ -24,8 +25,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let clients = CertificateAuthority::create("clients", HOUR).unwrap();
-        let proxies = CertificateAuthority::create("proxies", HOUR).unwrap();
+        let clients = CertificateAuthority::create("clients", DAY).unwrap();
+        let proxies = CertificateAuthority::create("proxies", DAY).unwrap();
         let bundle = |authority: &CertificateAuthority| CaBundle::from_pem(authority.certificate_pem().as_bytes());
         let trust = ClientTrust::default();
         trust.client_authorities().replace(bundle(&clients).unwrap());
@@ -55,6 +56,16 @@ impl World {
         certificate: Option<(&CertificateAuthority, &str)>,
         headers: &[(&'static str, &str)],
     ) -> Result<Option<String>, (bool, String)> {
+        self.judge_after(Duration::ZERO, certificate, headers).await
+    }
+
+    /// Judges a request that comes so long after its certificate was issued, for an hour.
+    async fn judge_after(
+        &self,
+        after: Duration,
+        certificate: Option<(&CertificateAuthority, &str)>,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Option<String>, (bool, String)> {
         let peer_certificates: Vec<CertificateDer<'static>> = certificate
             .map(|(authority, user)| {
                 let subject = ClientSubject {
@@ -74,11 +85,17 @@ impl World {
             peer_certificates: &peer_certificates,
             headers: &map,
         };
-        let judged = self.authenticator.authenticate(&credentials, UnixTime::now()).await;
-        judged
-            .map(|user| user.map(|user| user.name.clone()))
-            .map_err(|error| (error.is_unjudged(), error.to_string()))
+        let judged = self.authenticator.authenticate(&credentials, at(after)).await;
+        judged.map(|user| user.map(|user| user.name.clone())).map_err(|error| {
+            let expected = if error.is_unjudged() { 500 } else { 401 };
+            assert_eq!(error.status().code, expected);
+            (error.is_unjudged(), error.to_string())
+        })
     }
+}
+
+fn at(after: Duration) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + after)
 }
 
 const SPOOFED: (&str, &str) = ("x-remote-user", "admin");
@@ -159,4 +176,16 @@ async fn a_refusal_is_401_and_an_outage_is_not() {
     world.hub.fail_with(&[500; 5]);
     let (unjudged, error) = world.judge(Some((&stranger, "x")), &token).await.unwrap_err();
     assert!(unjudged && error.contains("UnknownIssuer"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_certificate_proves_nothing_whosever_it_is() {
+    let world = World::new();
+    for (authority, name) in [(&world.clients, "alice"), (&world.proxies, "front-proxy")] {
+        let certificate = Some((authority, name));
+        assert!(world.judge(certificate, &[SPOOFED]).await.unwrap().is_some());
+        let late = world.judge_after(HOUR * 2, certificate, &[SPOOFED]).await;
+        let (unjudged, error) = late.unwrap_err();
+        assert!(!unjudged && error.contains("CertExpired"), "{error}");
+    }
 }
