@@ -1,7 +1,7 @@
 //! Compaction.
 
-use super::{TestStore, changes_until, entry, next, put, row};
-use crate::{Error, Precondition, RangeRequest, Revision};
+use super::{TestStore, changes_until, entry, next, next_change, put, row};
+use crate::{Error, Precondition, RangeRequest, Revision, WatchEvent};
 
 fn assert_compacted(error: &Error, expected: Revision) {
     assert!(
@@ -36,10 +36,7 @@ pub async fn compacted_states_are_gone(store: TestStore) {
     }
     let mut watch = store.watch(prefix, third).await.unwrap();
     let changes = changes_until(&mut watch, fourth).await.unwrap();
-    assert_eq!(
-        changes.iter().map(crate::WatchEvent::revision).collect::<Vec<_>>(),
-        [fourth]
-    );
+    assert_eq!(changes.iter().map(WatchEvent::revision).collect::<Vec<_>>(), [fourth]);
 }
 
 /// What is there stays, however old; what was deleted stays deleted and can be put again.
@@ -99,4 +96,107 @@ pub async fn compaction_to_the_past_or_future(store: TestStore) {
         store.compact(second.next()).await,
         Err(Error::FutureRevision { .. })
     ));
+}
+
+/// A watch that is up to date does not notice a compaction.
+pub async fn a_live_watch_goes_on_through_compaction(store: TestStore) {
+    let (prefix, key) = ("/compaction/live/", "/compaction/live/a");
+    let start = put(&store, key, "0").await;
+    let mut watch = store.watch(prefix, start).await.unwrap();
+    for round in 1..6 {
+        let before = entry(&store, key).await;
+        let revision = put(&store, key, &round.to_string()).await;
+        let change = next_change(&mut watch).await;
+        assert!(
+            matches!(&change, WatchEvent::Put { entry, previous } if entry.revision == revision && *previous == before),
+            "{change:?}"
+        );
+        store.compact(revision).await.unwrap();
+    }
+    let last = entry(&store, key).await.unwrap();
+    let revision = store.delete(key, Precondition::None).await.unwrap();
+    store.compact(revision).await.unwrap();
+    let deleted = WatchEvent::Delete {
+        key: key.into(),
+        previous: last,
+        revision,
+    };
+    assert_eq!(next_change(&mut watch).await, deleted);
+}
+
+/// A watch that has not taken its events when they are compacted gets them all the same, or a gapless run of them and then
+/// an error; each with what was before it.
+pub async fn a_watch_behind_the_compaction_is_told(store: TestStore) {
+    let (prefix, key) = ("/compaction/behind/", "/compaction/behind/a");
+    let start = put(&store, key, "start").await;
+    let mut watch = store.watch(prefix, start).await.unwrap();
+    let mut values = vec![(start, "start".to_owned())];
+    for round in 0..60 {
+        let value = round.to_string();
+        values.push((put(&store, key, &value).await, value));
+        if round == 40 {
+            store.compact(Revision(start.0 + 30)).await.unwrap();
+        }
+    }
+    let end = store.current_revision().await.unwrap();
+    let mut position = 0;
+    watch.request_progress();
+    loop {
+        match next(&mut watch).await {
+            Ok(WatchEvent::Progress { revision }) if revision >= end => {
+                assert_eq!(position, values.len() - 1, "progress comes after every change");
+                break;
+            }
+            Ok(WatchEvent::Progress { .. }) => watch.request_progress(),
+            Ok(WatchEvent::Put {
+                entry,
+                previous: Some(previous),
+            }) => {
+                for (entry, (revision, value)) in [previous, entry].iter().zip(&values[position..]) {
+                    assert_eq!(
+                        row(entry),
+                        (key.to_owned(), value.clone(), start, *revision),
+                        "the changes come without a gap"
+                    );
+                }
+                position += 1;
+            }
+            Ok(other) => panic!("expected a put over what was there, got {other:?}"),
+            Err(Error::Compacted { oldest, .. }) => {
+                assert_eq!(oldest, Revision(start.0 + 30));
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// What the first changes after the compacted revision replace and delete is known, however old it is.
+pub async fn what_was_before_survives_compaction(store: TestStore) {
+    let (prefix, changed, deleted) = ("/compaction/before/", "/compaction/before/a", "/compaction/before/b");
+    for value in ["1", "2"] {
+        put(&store, changed, value).await;
+        put(&store, deleted, value).await;
+    }
+    let (old, gone) = (entry(&store, changed).await, entry(&store, deleted).await.unwrap());
+    let oldest = put(&store, "/compaction/elsewhere/a", "1").await;
+    put(&store, changed, "3").await;
+    let new = entry(&store, changed).await.unwrap();
+    let deletion = store.delete(deleted, Precondition::None).await.unwrap();
+    store.compact(oldest).await.unwrap();
+    let mut watch = store.watch(prefix, oldest).await.unwrap();
+    assert_eq!(
+        changes_until(&mut watch, deletion).await.unwrap(),
+        [
+            WatchEvent::Put {
+                entry: new,
+                previous: old
+            },
+            WatchEvent::Delete {
+                key: deleted.into(),
+                previous: gone,
+                revision: deletion
+            }
+        ]
+    );
 }

@@ -1,7 +1,7 @@
 //! Reads of one key and of ranges, now and in the past.
 
 use super::{TestStore, put, row};
-use crate::{Error, Precondition, RangeRequest, RangeResponse};
+use crate::{Error, Precondition, RangeRequest, RangeResponse, Revision};
 
 fn keys(response: &RangeResponse) -> Vec<&str> {
     response.entries.iter().map(|entry| &*entry.key).collect()
@@ -45,31 +45,6 @@ pub async fn a_range_has_the_keys_of_its_prefix_in_order(store: TestStore) {
     );
 }
 
-/// Pages read at the revision of the first one do not see later changes, and say how much is left.
-pub async fn pages_are_of_one_state(store: TestStore) {
-    let prefix = "/reads/pages/";
-    for index in 0..7 {
-        put(&store, &format!("{prefix}{index}"), "old").await;
-    }
-    let request = RangeRequest::prefix(prefix).limit(3).counting();
-    let first = store.range(request.clone()).await.unwrap();
-    assert_eq!((first.entries.len(), first.more, first.remaining), (3, true, Some(4)));
-    put(&store, &format!("{prefix}4"), "new").await;
-    put(&store, &format!("{prefix}44"), "new").await;
-    store.delete(&format!("{prefix}5"), Precondition::None).await.unwrap();
-    let request = request.at(first.revision).after(&*first.entries[2].key);
-    let second = store.range(request.clone()).await.unwrap();
-    assert_eq!(keys(&second), ["/reads/pages/3", "/reads/pages/4", "/reads/pages/5"]);
-    assert_eq!(
-        (second.more, second.remaining, second.revision),
-        (true, Some(1), first.revision)
-    );
-    let third = store.range(request.after(&*second.entries[2].key)).await.unwrap();
-    assert_eq!(keys(&third), ["/reads/pages/6"]);
-    assert_eq!((third.more, third.remaining), (false, Some(0)));
-    assert!(second.entries.iter().all(|entry| entry.value == "old"));
-}
-
 /// Every state between is read as it was: before a key, with it, updated, deleted, put again.
 pub async fn past_states_stay_readable(store: TestStore) {
     let (prefix, key) = ("/reads/past/", "/reads/past/a");
@@ -99,28 +74,6 @@ pub async fn past_states_stay_readable(store: TestStore) {
     }
 }
 
-/// A start before the prefix is no start, and one after it leaves nothing.
-pub async fn start_after_need_not_lie_under_the_prefix(store: TestStore) {
-    put(&store, "/reads/start/a", "1").await;
-    let revision = put(&store, "/reads/start/b", "1").await;
-    put(&store, "/reads/start/b", "2").await;
-    for request in [
-        RangeRequest::prefix("/reads/start/"),
-        RangeRequest::prefix("/reads/start/").at(revision),
-    ] {
-        for (start_after, found) in [
-            ("/a", 2),
-            ("/reads/start/", 2),
-            ("/reads/start/a", 1),
-            ("/reads/start/aa", 1),
-            ("/z", 0),
-        ] {
-            let response = store.range(request.clone().after(start_after)).await.unwrap();
-            assert_eq!(response.entries.len(), found, "after {start_after}");
-        }
-    }
-}
-
 /// A state that does not exist yet is an error that names the present.
 pub async fn the_future_cannot_be_read(store: TestStore) {
     let current = put(&store, "/reads/future/a", "1").await;
@@ -134,4 +87,90 @@ pub async fn the_future_cannot_be_read(store: TestStore) {
         }
         other => panic!("expected FutureRevision, got {other:?}"),
     }
+}
+
+/// The present is the state of its revision.
+pub async fn the_present_can_be_read_by_its_revision(store: TestStore) {
+    let prefix = "/reads/present/";
+    for key in ["a", "b", "a"] {
+        put(&store, &format!("{prefix}{key}"), "1").await;
+    }
+    store.delete(&format!("{prefix}b"), Precondition::None).await.unwrap();
+    let present = store.range(RangeRequest::prefix(prefix)).await.unwrap();
+    assert_eq!(keys(&present), ["/reads/present/a"]);
+    let same = store
+        .range(RangeRequest::prefix(prefix).at(present.revision))
+        .await
+        .unwrap();
+    assert_eq!(same, present);
+    let elsewhere = put(&store, "/reads/elsewhere/a", "1").await;
+    let later = store.range(RangeRequest::prefix(prefix).at(elsewhere)).await.unwrap();
+    assert_eq!((later.entries, later.revision), (present.entries, elsewhere));
+}
+
+/// A range never shows one key as of a later revision than another: here one key is always put before the other.
+pub async fn ranges_are_snapshots(store: TestStore) {
+    const ROUNDS: u64 = 60;
+    let prefix = "/reads/snapshots/";
+    let (first, second) = ("/reads/snapshots/z", "/reads/snapshots/a");
+    for key in [first, second] {
+        put(&store, key, "0").await;
+    }
+    let writer = async {
+        for round in 1..=ROUNDS {
+            put(&store, first, &round.to_string()).await;
+            put(&store, second, &round.to_string()).await;
+        }
+    };
+    let reader = async {
+        let mut newest = Revision(0);
+        loop {
+            let read = store.range(RangeRequest::prefix(prefix)).await.unwrap();
+            let values: Vec<u64> = read
+                .entries
+                .iter()
+                .map(|entry| std::str::from_utf8(&entry.value).unwrap().parse().unwrap())
+                .collect();
+            let (before, after) = (values[1], values[0]);
+            assert!(
+                after <= before && before <= after + 1,
+                "{first} is {before} and {second} is {after}"
+            );
+            assert!(read.revision >= newest, "reads never go back");
+            assert!(read.entries.iter().all(|entry| entry.revision <= read.revision));
+            newest = read.revision;
+            if after == ROUNDS {
+                break;
+            }
+            // A store may answer at once: let the writer have its turn.
+            tokio::task::yield_now().await;
+        }
+    };
+    futures::join!(writer, reader);
+}
+
+/// Whoever has been told that a write is done reads it, whatever others do at the same time.
+pub async fn acknowledged_writes_are_read(store: TestStore) {
+    let clients = (0..4).map(|client| {
+        let store = &store;
+        async move {
+            let key = format!("/reads/own/{client}");
+            for round in 0..25 {
+                let revision = put(store, &key, &round.to_string()).await;
+                assert!(store.current_revision().await.unwrap() >= revision);
+                let read = store.get(&key).await.unwrap();
+                assert!(read.revision >= revision, "{} is older than {revision}", read.revision);
+                assert_eq!(read.entry.unwrap().revision, revision);
+                let read = store.range(RangeRequest::prefix(&*key)).await.unwrap();
+                assert!(read.revision >= revision, "{} is older than {revision}", read.revision);
+                assert_eq!(read.entries[0].revision, revision);
+                if round % 5 == 4 {
+                    let deletion = store.delete(&key, Precondition::None).await.unwrap();
+                    let read = store.get(&key).await.unwrap();
+                    assert!(read.entry.is_none() && read.revision >= deletion);
+                }
+            }
+        }
+    });
+    futures::future::join_all(clients).await;
 }

@@ -1,8 +1,8 @@
 //! Watches.
 
-use std::collections::BTreeMap;
+use bytes::Bytes;
 
-use super::{TestStore, assert_increasing, changes_until, entry, next, next_change, put};
+use super::{TestStore, changes_until, entry, next, next_change, put};
 use crate::{Error, Operation, Precondition, Revision, WatchEvent};
 
 /// A watch after a past revision delivers what has happened since, with what was there before.
@@ -96,22 +96,6 @@ pub async fn a_watch_sees_its_prefix_only(store: TestStore) {
     }
 }
 
-/// Progress that was asked for reaches the revision of the store, though nothing happens under the prefix.
-pub async fn progress_comes_on_request(store: TestStore) {
-    let start = store.current_revision().await.unwrap();
-    let mut watch = store.watch("/watches/progress/", start).await.unwrap();
-    let other = put(&store, "/watches/elsewhere/a", "1").await;
-    assert_eq!(changes_until(&mut watch, other).await.unwrap(), []);
-    let own = put(&store, "/watches/progress/a", "1").await;
-    let after = put(&store, "/watches/elsewhere/a", "2").await;
-    let changes = changes_until(&mut watch, after).await.unwrap();
-    assert_eq!(
-        changes.iter().map(WatchEvent::revision).collect::<Vec<_>>(),
-        [own],
-        "changes come before the progress"
-    );
-}
-
 /// A watch after a revision that does not exist yet would miss the changes up to it.
 pub async fn the_future_cannot_be_watched(store: TestStore) {
     let current = put(&store, "/watches/future/a", "1").await;
@@ -136,84 +120,140 @@ pub async fn what_has_been_read_can_be_watched(store: TestStore) {
     }
 }
 
-/// Watchers that start at any time while several writers write see the same changes, each once and in order.
-pub async fn every_watcher_sees_every_change_once(store: TestStore) {
-    const WRITERS: usize = 4;
-    const ROUNDS: usize = 40;
-    let prefix = "/watches/every/";
+/// Deleted and put again, a key is a new one: its create revision is new, and nothing was before it.
+pub async fn a_key_comes_back_with_a_new_create_revision(store: TestStore) {
+    let (prefix, key) = ("/watches/lives/", "/watches/lives/a");
     let start = store.current_revision().await.unwrap();
-    let writers = futures::future::join_all((0..WRITERS).map(|writer| {
-        let store = &store;
-        async move {
-            for round in 0..ROUNDS {
-                let key = format!("{prefix}{}", (writer + round) % 7);
-                let value = format!("{writer}/{round}");
-                store
-                    .batch(vec![Operation::put(key, value, Precondition::None)])
-                    .await
-                    .pop()
-                    .unwrap()
-                    .unwrap();
-            }
-        }
-    }));
-    let watchers = async {
-        let mut watches = Vec::new();
-        for _ in 0..8 {
-            watches.push(store.watch(prefix, start).await.unwrap());
-            store.get(prefix).await.unwrap();
-        }
-        watches
-    };
-    let (_, watches) = futures::future::join(writers, watchers).await;
+    let mut live = store.watch(prefix, start).await.unwrap();
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let created = put(&store, key, "1").await;
+        let first = entry(&store, key).await.unwrap();
+        expected.push(WatchEvent::Put {
+            entry: first.clone(),
+            previous: None,
+        });
+        put(&store, key, "2").await;
+        let second = entry(&store, key).await.unwrap();
+        assert_eq!((first.create_revision, second.create_revision), (created, created));
+        expected.push(WatchEvent::Put {
+            entry: second.clone(),
+            previous: Some(first),
+        });
+        let revision = store.delete(key, Precondition::None).await.unwrap();
+        expected.push(WatchEvent::Delete {
+            key: key.into(),
+            previous: second,
+            revision,
+        });
+    }
     let end = store.current_revision().await.unwrap();
-    for mut watch in watches {
-        let changes = changes_until(&mut watch, end).await.unwrap();
-        let revisions: Vec<u64> = changes.iter().map(|change| change.revision().0).collect();
-        assert_eq!(revisions, (start.0 + 1..=end.0).collect::<Vec<_>>());
-        let mut state = BTreeMap::new();
-        for change in changes {
-            let WatchEvent::Put { entry, previous } = change else {
-                panic!("nothing was deleted")
-            };
-            assert_eq!(
-                state.insert(entry.key.clone(), entry.clone()),
-                previous,
-                "previous is what was there"
-            );
-        }
+    assert_eq!(changes_until(&mut live, end).await.unwrap(), expected, "live");
+    for skipped in 0..expected.len() {
+        let mut watch = store.watch(prefix, Revision(start.0 + skipped as u64)).await.unwrap();
+        assert_eq!(
+            changes_until(&mut watch, end).await.unwrap(),
+            expected[skipped..],
+            "from the past, after {skipped} changes"
+        );
     }
 }
 
-/// However many changes wait for a watcher, it gets a gapless run of them, and all of them unless it gets an error.
-pub async fn a_slow_watcher_misses_nothing_unnoticed(store: TestStore) {
-    let prefix = "/watches/slow/";
-    let start = store.current_revision().await.unwrap();
+/// A write that fails is no event.
+pub async fn failed_writes_are_not_watched(store: TestStore) {
+    let (prefix, key) = ("/watches/failed/", "/watches/failed/a");
+    let start = put(&store, key, "1").await;
     let mut watch = store.watch(prefix, start).await.unwrap();
-    for _ in 0..30 {
-        let operations = (0..1_000).map(|index| Operation::put(format!("{prefix}{index}"), "x", Precondition::None));
-        for outcome in store.batch(operations.collect()).await {
-            outcome.unwrap();
-        }
+    let outcomes = store
+        .batch(vec![
+            Operation::put(key, "2", Precondition::Absent),
+            Operation::put(key, "2", Precondition::Revision(start.next())),
+            Operation::delete(key, Precondition::Revision(start.next())),
+            Operation::delete("/watches/failed/b", Precondition::None),
+            Operation::put(key, "3", Precondition::Revision(start)),
+        ])
+        .await;
+    assert!(outcomes[..4].iter().all(Result::is_err), "{outcomes:?}");
+    let done = *outcomes[4].as_ref().unwrap();
+    let changes = changes_until(&mut watch, done).await.unwrap();
+    assert_eq!(changes.iter().map(WatchEvent::revision).collect::<Vec<_>>(), [done]);
+}
+
+/// Every value that a key had is an event, also if it was replaced at once.
+pub async fn no_change_is_left_out_for_a_later_one(store: TestStore) {
+    let (prefix, key) = ("/watches/each/", "/watches/each/a");
+    let start = store.current_revision().await.unwrap();
+    let mut live = store.watch(prefix, start).await.unwrap();
+    let operations = (0..50).map(|index| Operation::put(key, index.to_string(), Precondition::None));
+    for outcome in store.batch(operations.collect()).await {
+        outcome.unwrap();
     }
     let end = store.current_revision().await.unwrap();
-    let mut seen = Vec::new();
-    watch.request_progress();
-    let complete = loop {
-        match next(&mut watch).await {
-            Ok(WatchEvent::Progress { revision }) if revision >= end => break true,
-            Ok(WatchEvent::Progress { .. }) => watch.request_progress(),
-            Ok(change) => seen.push(change),
-            Err(Error::SlowWatcher { .. } | Error::Compacted { .. }) => break false,
-            Err(error) => panic!("{error}"),
+    let mut past = store.watch(prefix, start).await.unwrap();
+    for watch in [&mut live, &mut past] {
+        let changes = changes_until(watch, end).await.unwrap();
+        let values: Vec<_> = changes
+            .iter()
+            .map(|change| match change {
+                WatchEvent::Put { entry, .. } => std::str::from_utf8(&entry.value).unwrap().to_owned(),
+                other => panic!("expected a put, got {other:?}"),
+            })
+            .collect();
+        assert_eq!(values, (0..50).map(|index| index.to_string()).collect::<Vec<_>>());
+    }
+}
+
+/// Watches that go, unread or half read, take nothing from those that stay.
+pub async fn a_dropped_watch_leaves_the_others_alone(store: TestStore) {
+    let (prefix, key) = ("/watches/dropped/", "/watches/dropped/a");
+    let start = store.current_revision().await.unwrap();
+    let mut stays = store.watch(prefix, start).await.unwrap();
+    let mut expected = Vec::new();
+    for round in 0..10 {
+        let unread = store.watch(prefix, start).await.unwrap();
+        let mut half_read = store.watch("/watches/", start).await.unwrap();
+        expected.push(put(&store, key, &round.to_string()).await);
+        assert_eq!(next_change(&mut half_read).await.revision(), expected[0]);
+        drop((unread, half_read));
+        expected.push(put(&store, key, &round.to_string()).await);
+    }
+    for revision in expected {
+        assert_eq!(next_change(&mut stays).await.revision(), revision);
+    }
+}
+
+/// Events with the largest values come whole, with what was before, also several at once.
+pub async fn large_events_are_delivered(store: TestStore) {
+    const LARGE: usize = 1_500_000;
+    let (prefix, key) = ("/watches/large/", "/watches/large/a");
+    let start = store.current_revision().await.unwrap();
+    let mut live = store.watch(prefix, start).await.unwrap();
+    let values: Vec<Bytes> = (b'a'..=b'e').map(|byte| vec![byte; LARGE].into()).collect();
+    for value in &values {
+        store.put(key, value.clone(), Precondition::None).await.unwrap();
+    }
+    let end = store.delete(key, Precondition::None).await.unwrap();
+    let mut past = store.watch(prefix, start).await.unwrap();
+    for watch in [&mut live, &mut past] {
+        let changes = changes_until(watch, end).await.unwrap();
+        assert_eq!(changes.len(), values.len() + 1);
+        let mut before: Option<&Bytes> = None;
+        for (change, value) in changes.iter().zip(&values) {
+            let WatchEvent::Put { entry, previous } = change else {
+                panic!("expected a put at {}", change.revision())
+            };
+            assert!(entry.value == *value, "the value at {}", entry.revision);
+            assert!(
+                previous.as_ref().map(|entry| &entry.value) == before,
+                "before {}",
+                entry.revision
+            );
+            before = Some(value);
         }
-    };
-    assert_increasing(&seen);
-    let expected = if complete { end.0 - start.0 } else { seen.len() as u64 };
-    assert_eq!(seen.len() as u64, expected);
-    assert_eq!(
-        seen.last().map(|change| change.revision().0 - start.0),
-        Some(expected),
-        "gapless from the start"
-    );
+        let deleted = changes.last().unwrap();
+        assert!(
+            matches!(deleted, WatchEvent::Delete { previous, .. } if Some(&previous.value) == before),
+            "the deletion has the last value"
+        );
+    }
 }

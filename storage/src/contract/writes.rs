@@ -121,43 +121,70 @@ pub async fn a_batch_has_an_outcome_per_operation(store: TestStore) {
     assert_eq!(entry(&store, "/writes/batch/b").await, None);
 }
 
-/// Of many writers that saw the same revision, one gets through.
-pub async fn concurrent_puts_at_a_revision_have_one_winner(store: TestStore) {
-    let key = "/writes/race/a";
-    let revision = put(&store, key, "start").await;
-    let puts = (0..32).map(|writer| store.put(key, format!("{writer}").into(), Precondition::Revision(revision)));
-    let outcomes = futures::future::join_all(puts).await;
-    let winners: Vec<_> = (0..32).filter(|writer| outcomes[*writer].is_ok()).collect();
-    assert_eq!(winners.len(), 1);
-    assert_eq!(entry(&store, key).await.unwrap().value, format!("{}", winners[0]));
+/// A revision that a key had before it was deleted is not one that it has after it was put again.
+pub async fn revisions_of_an_earlier_life_are_stale(store: TestStore) {
+    let key = "/writes/lives/a";
+    let first = put(&store, key, "1").await;
+    let deletion = store.delete(key, Precondition::Revision(first)).await.unwrap();
+    for stale in [first, deletion] {
+        assert_conflict(store.put(key, "2".into(), Precondition::Revision(stale)).await, None);
+        assert_conflict(store.delete(key, Precondition::Revision(stale)).await, None);
+    }
+    let second = store.put(key, "2".into(), Precondition::Absent).await.unwrap();
+    let current = entry(&store, key).await;
+    for stale in [first, deletion] {
+        assert_conflict(
+            store.put(key, "3".into(), Precondition::Revision(stale)).await,
+            current.as_ref(),
+        );
+        assert_conflict(store.delete(key, Precondition::Revision(stale)).await, current.as_ref());
+    }
+    assert_conflict(store.delete(key, Precondition::Absent).await, current.as_ref());
+    assert_eq!(entry(&store, key).await, current);
+    store.delete(key, Precondition::Revision(second)).await.unwrap();
 }
 
-/// Read, add one, put at the revision read, again if it conflicts: no increment is lost.
-pub async fn concurrent_increments_are_all_counted(store: TestStore) {
-    const WRITERS: usize = 8;
-    const INCREMENTS: usize = 10;
-    let key = "/writes/count/a";
-    put(&store, key, "0").await;
-    let writers = (0..WRITERS).map(|_| async {
-        for _ in 0..INCREMENTS {
-            loop {
-                let current = entry(&store, key).await.unwrap();
-                let count: usize = std::str::from_utf8(&current.value).unwrap().parse().unwrap();
-                let next = (count + 1).to_string();
-                match store
-                    .put(key, next.into(), Precondition::Revision(current.revision))
-                    .await
-                {
-                    Ok(_) => break,
-                    Err(Error::Conflict { .. }) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
+/// Hundreds of operations in one batch, on few keys and many: each sees what the ones before it did to its key.
+pub async fn a_large_batch_keeps_its_order(store: TestStore) {
+    let prefix = "/writes/large/";
+    let start = store.current_revision().await.unwrap();
+    let operations = (0..400).map(|index| {
+        let key = format!("{prefix}{}", if index % 2 == 0 { index } else { index % 5 });
+        match index % 10 {
+            9 => Operation::delete(key, Precondition::None),
+            _ => Operation::put(key, index.to_string(), Precondition::None),
         }
     });
-    futures::future::join_all(writers).await;
-    assert_eq!(
-        entry(&store, key).await.unwrap().value,
-        (WRITERS * INCREMENTS).to_string()
+    let operations: Vec<_> = operations.collect();
+    let outcomes = store.batch(operations.clone()).await;
+    assert_eq!(outcomes.len(), operations.len());
+    let mut last = std::collections::BTreeMap::new();
+    let mut done = Vec::new();
+    for (operation, outcome) in operations.iter().zip(outcomes) {
+        let exists = last.get(operation.key()).is_some_and(|(put, _)| *put);
+        let is_put = matches!(operation, Operation::Put { .. });
+        match outcome {
+            Ok(revision) => {
+                assert!(is_put || exists, "{operation:?} cannot succeed");
+                if let Some((_, earlier)) = last.insert(operation.key().clone(), (is_put, revision)) {
+                    assert!(earlier < revision, "{operation:?} is done in its turn");
+                }
+                done.push(revision);
+            }
+            Err(Error::NotFound { .. }) => assert!(!is_put && !exists, "{operation:?} cannot fail"),
+            Err(error) => panic!("{operation:?}: {error}"),
+        }
+    }
+    done.sort();
+    assert!(
+        done.into_iter()
+            .eq((start.0 + 1..=store.current_revision().await.unwrap().0).map(Revision))
     );
+    for (key, (exists, revision)) in last {
+        assert_eq!(
+            entry(&store, &key).await.map(|entry| entry.revision),
+            exists.then_some(revision),
+            "{key}"
+        );
+    }
 }
