@@ -153,7 +153,7 @@ fn remembered(asked: Result<SubjectAccessReviewStatus, Arc<ReviewError>>) -> (Ve
 }
 
 /// Reads an answer (`WebhookAuthorizer.Authorize`). What is allowed and denied at once is denied.
-fn judge(status: SubjectAccessReviewStatus) -> Decision {
+pub(super) fn judge(status: SubjectAccessReviewStatus) -> Decision {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let reason = given(status.reason);
     if status.allowed && status.denied != Some(true) {

@@ -257,13 +257,12 @@ async fn a_hub_that_fails_or_falls_silent_is_asked_anew() {
     let keeper = TrustKeeper::new(TrustOptions::default(), Some(hub.client()));
     let trust = keeper.trust();
     hub.failures.lock().extend([500; 5]);
+    // The connections of all watches are dead.
+    *hub.silent.lock() = true;
     following(keeper, async {
         let known = |authority: &CertificateAuthority| name(&trust, authority, "alice").is_some();
         // Waits of at most 2, 4, 8, 16 and 32 s.
         until("an answer", Duration::from_secs(62), || known(&clients)).await;
-        // The connection of this watch is dead, and of every one until further notice.
-        *hub.silent.lock() = true;
-        tokio::time::sleep(Duration::from_secs(71)).await;
         let new = authority("clients");
         hub.publish(Some(published(&new, &proxies)));
         until("the change", Duration::from_secs(72), || known(&new)).await;

@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::join_all;
+use k8s_openapi::api::authorization::v1::SubjectAccessReviewStatus;
 use proptest::prelude::*;
 use umbra_apimachinery::user::UserInfo;
 
 use super::*;
-use crate::delegation::access::same_question;
+use crate::delegation::access::{judge, same_question};
 use crate::delegation::testing::FakeHub;
 use crate::rbac::{Attributes, Decision};
 
@@ -156,6 +157,31 @@ async fn memory_is_bounded() {
     assert_eq!(reviews.sizes(), (3, 3, 0));
 }
 
+#[test]
+fn an_answer_is_read_as_kube_apiserver_reads_it() {
+    let read = |allowed, denied, reason: &str, error: &str| {
+        judge(SubjectAccessReviewStatus {
+            allowed,
+            denied: Some(denied),
+            reason: Some(reason.to_owned()),
+            evaluation_error: Some(error.to_owned()),
+        })
+    };
+    let (allow, refuse) = (
+        |reason: &str| Decision::Allow {
+            reason: reason.to_owned(),
+        },
+        |reason: &str| Decision::NoOpinion {
+            reason: reason.to_owned(),
+        },
+    );
+    assert_eq!(read(true, false, "why", "no role \"x\""), allow("why"));
+    assert_eq!(read(false, true, "why not", ""), refuse("why not"));
+    assert_eq!(read(true, true, "both", ""), refuse("both"));
+    assert_eq!(read(false, false, "", "no role \"x\""), refuse("no role \"x\""));
+    assert_eq!(judge(SubjectAccessReviewStatus::default()), refuse(""));
+}
+
 /// Texts that are easily confused, and often the same.
 fn text() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["", "a", "aa", "ab", "b", "a\0", ","]).prop_map(str::to_owned)
@@ -194,7 +220,7 @@ proptest! {
     #[test]
     fn different_questions_have_different_keys(
         one in (user(), attributes()),
-        change in 0usize..12,
+        change in 0usize..15,
         other in (user(), attributes()),
     ) {
         let mut changed = one.clone();
@@ -204,6 +230,10 @@ proptest! {
             2 => changed.0.groups = other.0.groups,
             3 => changed.0.extra = other.0.extra,
             4 => changed.1.0 = other.1.0,
+            // The same letters in other places.
+            12 => changed.0.uid.insert_str(0, &changed.0.name.split_off(changed.0.name.len() / 2)),
+            13 => changed.0.groups = vec![changed.0.groups.concat()],
+            14 => changed.1.1.rotate_left(1),
             change => changed.1.1[change - 5].clone_from(&other.1.1[change - 5]),
         }
         let (keys, specs) = same_question((&one.0, &borrowed(&one.1)), (&changed.0, &borrowed(&changed.1)));
