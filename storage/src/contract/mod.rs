@@ -22,6 +22,8 @@ use futures::future::BoxFuture;
 use crate::{Entry, Error, Precondition, Result, Revision, Store, WatchEvent, WatchStream};
 
 pub mod compaction;
+mod etcd_certificates;
+pub mod etcd_servers;
 pub mod keys;
 pub mod model;
 pub mod pages;
