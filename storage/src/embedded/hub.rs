@@ -33,6 +33,7 @@ pub(super) struct Hub {
     published: AtomicU64,
     compacted: AtomicU64,
     failure: Mutex<Option<Error>>,
+    damage: Mutex<Option<Error>>,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +66,7 @@ impl Hub {
             published: AtomicU64::new(revision.0),
             compacted: AtomicU64::new(compacted.0),
             failure: Mutex::default(),
+            damage: Mutex::default(),
         }
     }
 
@@ -82,14 +84,36 @@ impl Hub {
         self.compacted.store(revision.0, Ordering::Release);
     }
 
-    /// Remembers why the store cannot be written to any more.
+    /// Remembers why the store cannot be written to.
     pub(super) fn fail(&self, error: Error) {
-        self.failure.lock().get_or_insert(error);
+        *self.failure.lock() = Some(error);
+        // Whoever waits for what will not be published now looks again.
+        let _registry = self.registry.lock();
+        self.published_rose.notify_all();
+    }
+
+    /// The store can be written to again.
+    pub(super) fn recover(&self) {
+        *self.failure.lock() = None;
     }
 
     /// Why the store cannot be written to, if so.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failure.lock().clone()
+    }
+
+    /// Remembers that something in the store is damaged, and says so in the log once.
+    pub(super) fn damage(&self, error: &Error) {
+        let mut damage = self.damage.lock();
+        if damage.is_none() {
+            tracing::error!(%error, "the store is damaged");
+            *damage = Some(error.clone());
+        }
+    }
+
+    /// What has been found to be damaged, if anything has.
+    pub(super) fn damaged(&self) -> Option<Error> {
+        self.damage.lock().clone()
     }
 
     /// Adds a watcher. It gets every event after the revision that is returned, and none up to it.
@@ -142,16 +166,23 @@ impl Hub {
         self.published_rose.notify_all();
     }
 
-    /// Blocks until `revision`, which has been committed, is published.
+    /// Blocks until `revision`, which has been committed, is published; `false` if it is not going to be, because the
+    /// store is closed or the database it was read from is no longer `current`.
     ///
     /// A read can see a commit in the moment before its events are handed out. Without this, its caller would know a
     /// revision that the store itself does not know yet, and could not watch from it.
-    pub(super) fn wait_for_published(&self, revision: Revision) {
+    pub(super) fn wait_for_published(&self, revision: Revision, current: impl Fn() -> bool) -> bool {
         if self.published() >= revision {
-            return;
+            return true;
         }
         let mut registry = self.registry.lock();
-        while self.published() < revision && !registry.closed {
+        loop {
+            if self.published() >= revision {
+                return true;
+            }
+            if registry.closed || !current() {
+                return false;
+            }
             self.published_rose.wait(&mut registry);
         }
     }
@@ -209,18 +240,20 @@ mod tests {
     #[test]
     fn a_commit_that_was_read_is_waited_for() {
         let hub = Hub::new(Revision(4), Revision(1));
-        hub.wait_for_published(Revision(4));
+        let current = std::sync::atomic::AtomicBool::new(true);
+        assert!(hub.wait_for_published(Revision(4), || true));
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
-                hub.wait_for_published(Revision(5));
-                hub.published()
-            });
+            let reader = scope.spawn(|| hub.wait_for_published(Revision(5), || true) && hub.published() == Revision(5));
             std::thread::yield_now();
             hub.publish(&[], Revision(5));
-            assert_eq!(reader.join().unwrap(), Revision(5));
-            let reader = scope.spawn(|| hub.wait_for_published(Revision(6)));
+            assert!(reader.join().unwrap());
+            let reader = scope.spawn(|| hub.wait_for_published(Revision(6), || current.load(Ordering::SeqCst)));
+            current.store(false, Ordering::SeqCst);
+            hub.fail(Error::unavailable("its commit failed"));
+            assert!(!reader.join().unwrap(), "it is not waited for any more");
+            let reader = scope.spawn(|| hub.wait_for_published(Revision(6), || true));
             hub.close();
-            reader.join().unwrap();
+            assert!(!reader.join().unwrap());
         });
     }
 }

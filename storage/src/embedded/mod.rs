@@ -10,17 +10,25 @@
 //! * Compaction follows the clock (`compaction`) and removes rows in small steps between writes (`transaction`).
 //!
 //! The file grows with what is stored and with the history kept; pages that become free are used again, but the file does
-//! not shrink. After the process was killed, opening walks the file once to rebuild the list of free pages.
+//! not shrink while it is open.
 //!
-//! When a write fails below the store (disk full, disk gone), that write's outcome is unknown, later writes are refused
-//! with [`Error::Unavailable`] and [`Store::ready`] says why, until the store is opened again; reads go on.
+//! When a write fails below the store (disk full, read-only or gone), writes are refused with [`Error::Unavailable`] and
+//! [`Store::ready`] says why, until the cause is gone; reads go on where the file can be read (`recovery`).
+//!
+//! Every row has a checksum. What is found to be damaged is an [`Error::Damaged`] that names the file, makes the store not
+//! ready, and concerns no other key where the row alone is damaged. A row that is damaged together with its checksum, or a
+//! page of the tree that hides rows, is found by comparing everything with the checksums of the pages, which happens
+//! whenever a file of up to half a gigabyte is opened.
 
 mod compaction;
 mod failure;
 mod hub;
+mod medium;
 mod open;
 mod read;
 mod reads;
+mod recovery;
+mod slot;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -33,17 +41,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub use medium::StoreLock;
 pub use open::OpenError;
 
 use crate::{Error, GetResponse, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream};
 use hub::Hub;
+use medium::{Medium, Memory};
+use open::Opened;
 use reads::Reads;
-use transaction::Marks;
+use slot::Slot;
 use writer::{Command, Writer};
 
 /// Requests that wait for the writer at most; whoever comes later waits for a place. More than one transaction takes
@@ -115,13 +125,13 @@ impl Embedded {
             let path = path.clone();
             move || open::open_file(&path, options.page_cache_bytes)
         });
-        let (database, marks) = opened.await.unwrap_or_else(|error| {
+        let opened = opened.await.unwrap_or_else(|error| {
             Err(OpenError::Damaged {
                 path,
                 message: format!("opening it failed: {error}"),
             })
         })?;
-        let store = Self::start(database, marks, options.watch_buffer);
+        let store = Self::start(opened, &options);
         if let Some(history) = options.history {
             let inner = &store.inner;
             let (hub, commands) = (Arc::clone(&inner.hub), inner.commands.clone());
@@ -144,18 +154,41 @@ impl Embedded {
     }
 
     fn in_memory_with_buffer(watch_buffer: usize) -> Self {
-        let database = redb::Builder::new()
-            .create_with_backend(redb::backends::InMemoryBackend::new())
-            .expect("a database in memory can be created");
-        let marks = open::initialise(&database, Path::new("memory")).expect("a new database can be initialised");
-        Self::start(database, marks, watch_buffer)
+        let options = Options {
+            watch_buffer,
+            ..Options::default()
+        };
+        Self::on_medium(Arc::new(Memory::default()), &options).expect("a database in memory can be created")
     }
 
-    fn start(database: Database, marks: Marks, watch_buffer: usize) -> Self {
-        let database = Arc::new(database);
+    /// A store on a medium, without compaction by the clock.
+    fn on_medium(medium: Arc<dyn Medium>, options: &Options) -> Result<Self, OpenError> {
+        let (database, marks) = open::open_on(&*medium, options.page_cache_bytes, false)?;
+        let opened = Opened {
+            database,
+            marks,
+            medium,
+        };
+        Ok(Self::start(opened, options))
+    }
+
+    fn start(opened: Opened, options: &Options) -> Self {
+        let Opened {
+            database,
+            marks,
+            medium,
+        } = opened;
+        let slot = Arc::new(Slot::new(database));
         let hub = Arc::new(Hub::new(Revision(marks.revision), Revision(marks.compacted)));
         let (commands, receiver) = mpsc::channel(QUEUED_REQUESTS);
-        let writer = Writer::new(Arc::clone(&database), Arc::clone(&hub), receiver, marks);
+        let writer = Writer::new(
+            Arc::clone(&slot),
+            Arc::clone(&hub),
+            Arc::clone(&medium),
+            options.page_cache_bytes,
+            receiver,
+            marks,
+        );
         let thread = std::thread::Builder::new()
             .name("umbra-store".to_owned())
             .spawn(move || writer.run())
@@ -163,10 +196,10 @@ impl Embedded {
         let cancelled = CancellationToken::new();
         Self {
             inner: Arc::new(Inner {
+                reads: Reads::new(slot, Arc::clone(&hub), medium, commands.downgrade()),
                 commands,
-                reads: Reads::new(database, Arc::clone(&hub)),
                 hub,
-                watch_buffer,
+                watch_buffer: options.watch_buffer,
                 tasks: TaskTracker::new(),
                 _guard: cancelled.clone().drop_guard(),
                 cancelled,
@@ -187,7 +220,7 @@ impl Embedded {
         // The queue is gone if the store has been closed before.
         let _ = inner.commands.send(Command::Close).await;
         inner.commands.closed().await;
-        inner.reads.close().await;
+        inner.reads.closed().await;
         let writer = inner.writer.lock().take();
         if let Some(writer) = writer
             && let Ok(Err(_)) = tokio::task::spawn_blocking(move || writer.join()).await
@@ -269,6 +302,6 @@ impl Store for Embedded {
         if self.inner.commands.is_closed() {
             return Err(Error::unavailable("it has been closed"));
         }
-        Ok(())
+        self.inner.hub.damaged().map_or(Ok(()), Err)
     }
 }

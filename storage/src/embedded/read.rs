@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata};
 
 use super::failure::Failure;
-use super::tables::{COMPACTED, DELETION, HISTORY, LATEST, LOG, META, REVISION, Record};
+use super::tables::{DELETION, KEYS, LOG, META, Marks, Record, VERSIONS, read_key_row, read_version_row};
 use crate::{Entry, Error, GetResponse, RangeRequest, RangeResponse, Result, Revision, WatchEvent};
 
 /// Events that one read of the log returns at most, and records that it looks at: a few milliseconds each.
@@ -16,8 +16,8 @@ const REPLAY_RECORDS: usize = 50_000;
 const REPLAY_BYTES: usize = 4 << 20;
 
 /// One read transaction: everything it returns is of one state.
-pub(super) struct Reader {
-    transaction: ReadTransaction,
+pub(super) struct Reader<'t> {
+    transaction: &'t ReadTransaction,
     log: ReadOnlyTable<u64, &'static [u8]>,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
@@ -32,30 +32,26 @@ pub(super) struct Replay {
     pub(super) until: Revision,
 }
 
-impl Reader {
-    pub(super) fn begin(database: &dyn ReadableDatabase) -> Result<Self, Failure> {
-        let transaction = database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        let mark = |name: &str| -> Result<Revision, Failure> {
-            let value = meta
-                .get(name)?
-                .ok_or_else(|| Failure::Damaged(format!("{name:?} is missing")))?;
-            Ok(Revision(value.value()))
-        };
-        let (revision, compacted) = (mark(REVISION)?, mark(COMPACTED)?);
-        let log = transaction.open_table(LOG)?;
+impl<'t> Reader<'t> {
+    pub(super) fn begin(transaction: &'t ReadTransaction) -> Result<Self, Failure> {
+        let marks = Marks::read(&transaction.open_table(META)?)?;
         Ok(Self {
             transaction,
-            log,
-            revision,
-            compacted,
+            log: transaction.open_table(LOG)?,
+            revision: Revision(marks.revision),
+            compacted: Revision(marks.compacted),
         })
     }
 
     pub(super) fn get(&self, key: &str) -> Result<GetResponse, Failure> {
-        let latest = self.transaction.open_table(LATEST)?;
-        let found = latest.get(key)?.map(|row| row.value().0);
-        let entry = found.map(|revision| self.entry(revision)).transpose()?;
+        let keys = self.transaction.open_table(KEYS)?;
+        let entry = match keys.get(key)? {
+            None => None,
+            Some(row) => {
+                let (revision, _) = read_key_row(key, row.value())?;
+                Some(self.entry(Version::new(key, revision))?)
+            }
+        };
         Ok(GetResponse {
             entry,
             revision: self.revision,
@@ -105,13 +101,13 @@ impl Reader {
                 replay.until = Revision(revision - 1);
                 break;
             }
-            let record = Record::decode(value.value()).ok_or_else(|| Failure::damaged_record(revision))?;
+            let record = Record::read(revision, value.value())?;
             if !record.key.starts_with(prefix) {
                 continue;
             }
             let previous = match record.supersedes {
                 0 => None,
-                superseded => Some(self.entry(superseded)?),
+                superseded => Some(self.entry(Version::new(record.key, superseded))?),
             };
             bytes += record.value.len() + previous.as_ref().map_or(0, |entry| entry.value.len());
             let event = record
@@ -124,9 +120,8 @@ impl Reader {
 
     #[cfg(test)]
     pub(super) fn row_counts(&self) -> Result<(u64, u64, u64), Failure> {
-        use redb::ReadableTableMetadata;
-        let latest = self.transaction.open_table(LATEST)?.len()?;
-        Ok((self.log.len()?, latest, self.transaction.open_table(HISTORY)?.len()?))
+        let versions = self.transaction.open_table(VERSIONS)?.len()?;
+        Ok((self.log.len()?, self.key_count()?, versions))
     }
 
     fn available(&self, revision: Revision) -> Result<()> {
@@ -145,12 +140,23 @@ impl Reader {
         Ok(())
     }
 
-    fn entry(&self, revision: u64) -> Result<Entry, Failure> {
+    /// How many keys exist.
+    pub(super) fn key_count(&self) -> Result<u64, Failure> {
+        Ok(self.transaction.open_table(KEYS)?.len()?)
+    }
+
+    fn entry(&self, version: Version) -> Result<Entry, Failure> {
+        let revision = version.revision;
         let row = self
             .log
             .get(revision)?
             .ok_or_else(|| Failure::damaged_record(revision))?;
-        let record = Record::decode(row.value()).ok_or_else(|| Failure::damaged_record(revision))?;
+        let record = Record::read(revision, row.value())?;
+        if record.deletion || version != Version::new(record.key, revision) {
+            return Err(Failure::Damaged(format!(
+                "its log has something else at revision {revision} than the key that refers to it"
+            )));
+        }
         Ok(record.entry(revision))
     }
 
@@ -158,13 +164,17 @@ impl Reader {
     fn walk_present(
         &self,
         request: &RangeRequest,
-        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+        mut visit: impl FnMut(Version) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
-        let latest = self.transaction.open_table(LATEST)?;
-        for row in latest.range(first_key(request)..)? {
-            let (key, version) = row?;
+        let keys = self.transaction.open_table(KEYS)?;
+        for row in keys.range(first_key(request)..)? {
+            let (key, row) = row?;
             let key = key.value();
-            if !key.starts_with(&request.prefix) || (is_after(key, request) && visit(version.value().0).is_break()) {
+            if !key.starts_with(&request.prefix) {
+                break;
+            }
+            let (revision, _) = read_key_row(key, row.value())?;
+            if is_after(key, request) && visit(Version::new(key, revision)).is_break() {
                 break;
             }
         }
@@ -177,7 +187,7 @@ impl Reader {
         &self,
         request: &RangeRequest,
         revision: u64,
-        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+        mut visit: impl FnMut(Version) -> ControlFlow<()>,
     ) -> Result<(), Failure> {
         let mut present = self.present_keys(request)?;
         let mut superseded = self.superseded_keys(request, revision)?;
@@ -198,7 +208,7 @@ impl Reader {
             if order.is_le() {
                 version = now
                     .map(|(_, version)| version)
-                    .filter(|version| *version <= revision)
+                    .filter(|version| version.revision <= revision)
                     .or(version);
                 now = present.next().transpose()?;
             }
@@ -214,11 +224,11 @@ impl Reader {
     fn present_keys(
         &self,
         request: &RangeRequest,
-    ) -> Result<impl Iterator<Item = Result<(String, u64), Failure>>, Failure> {
-        let mut rows = self.transaction.open_table(LATEST)?.range(first_key(request)..)?;
+    ) -> Result<impl Iterator<Item = Result<(String, Version), Failure>>, Failure> {
+        let mut rows = self.transaction.open_table(KEYS)?.range(first_key(request)..)?;
         Ok(std::iter::from_fn(move || {
             loop {
-                let (key, version) = match rows.next()? {
+                let (key, row) = match rows.next()? {
                     Ok(row) => row,
                     Err(error) => return Some(Err(error.into())),
                 };
@@ -227,7 +237,8 @@ impl Reader {
                     return None;
                 }
                 if is_after(key, request) {
-                    return Some(Ok((key.to_owned(), version.value().0)));
+                    let version = read_key_row(key, row.value());
+                    return Some(version.map(|(revision, _)| (key.to_owned(), Version::new(key, revision))));
                 }
             }
         }))
@@ -238,9 +249,12 @@ impl Reader {
         &self,
         request: &RangeRequest,
         revision: u64,
-    ) -> Result<impl Iterator<Item = Result<(String, Option<u64>), Failure>>, Failure> {
-        let mut rows = self.transaction.open_table(HISTORY)?.range((first_key(request), 0)..)?;
-        let mut found: Option<(String, Option<u64>)> = None;
+    ) -> Result<impl Iterator<Item = Result<(String, Option<Version>), Failure>>, Failure> {
+        let mut rows = self
+            .transaction
+            .open_table(VERSIONS)?
+            .range((first_key(request), 0)..)?;
+        let mut found: Option<(String, Option<Version>)> = None;
         Ok(std::iter::from_fn(move || {
             loop {
                 let Some(row) = rows.next() else {
@@ -257,7 +271,11 @@ impl Reader {
                 if version > revision || !is_after(key, request) {
                     continue;
                 }
-                let version = (create_revision.value() != DELETION).then_some(version);
+                let create_revision = match read_version_row(key, version, create_revision.value()) {
+                    Ok(create_revision) => create_revision,
+                    Err(failure) => return Some(Err(failure)),
+                };
+                let version = (create_revision != DELETION).then(|| Version::new(key, version));
                 match &mut found {
                     // The versions of a key come in order, so the last one stays.
                     Some((last, newest)) if last == key => *newest = version,
@@ -273,11 +291,28 @@ impl Reader {
     }
 }
 
+/// A version of a key as a row refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    revision: u64,
+    /// A checksum of the key: what it takes to see that the log has another one there, without a copy of the key.
+    key: u32,
+}
+
+impl Version {
+    fn new(key: &str, revision: u64) -> Self {
+        Self {
+            revision,
+            key: crc32fast::hash(key.as_bytes()),
+        }
+    }
+}
+
 /// The first `limit` versions, and the number of those that follow, or 1 if it is not asked for.
 struct Page {
     limit: usize,
     count_remaining: bool,
-    versions: Vec<u64>,
+    versions: Vec<Version>,
     remaining: u64,
 }
 
@@ -292,7 +327,7 @@ impl Page {
         }
     }
 
-    fn take(&mut self, version: u64) -> ControlFlow<()> {
+    fn take(&mut self, version: Version) -> ControlFlow<()> {
         if self.versions.len() < self.limit {
             self.versions.push(version);
             return ControlFlow::Continue(());

@@ -1,11 +1,12 @@
 //! What one write transaction does to the tables.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::failure::Failure;
-use super::tables::{COMPACTED, DELETION, HISTORY, LATEST, LOG, META, REVISION, Record, SWEPT};
+use super::tables::{DELETION, KEYS, LOG, META, Marks, Record, VERSIONS, key_row, read_key_row, version_row};
 use crate::{Entry, Error, Operation, Precondition, Result, Revision, WatchEvent};
 
 /// Records that one transaction sweeps at most: about 10 ms of work, so that sweeping hardly delays waiting writes.
@@ -14,46 +15,42 @@ const SWEEP_CHUNK: u64 = 1_000;
 /// An open write transaction.
 pub(super) struct Transaction<'t> {
     log: Table<'t, u64, &'static [u8]>,
-    latest: Table<'t, &'static str, (u64, u64)>,
-    history: Table<'t, (&'static str, u64), u64>,
+    keys: Table<'t, &'static str, (u64, u64, u32)>,
+    versions: Table<'t, (&'static str, u64), (u64, u32)>,
     meta: Table<'t, &'static str, u64>,
     buffer: Vec<u8>,
     pub(super) marks: Marks,
     before: Marks,
-}
-
-/// The numbers in `meta` that change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Marks {
-    pub(super) revision: u64,
-    pub(super) compacted: u64,
-    pub(super) swept: u64,
-}
-
-impl Marks {
-    /// Whether rows are left that compaction has made superfluous.
-    pub(super) fn sweep_pending(&self) -> bool {
-        self.swept < self.compacted
-    }
+    /// A row that could not be read. It concerns its key alone.
+    pub(super) damage: Option<Failure>,
 }
 
 impl<'t> Transaction<'t> {
     pub(super) fn open(write: &'t WriteTransaction, marks: Marks) -> Result<Self, Failure> {
         Ok(Self {
             log: write.open_table(LOG)?,
-            latest: write.open_table(LATEST)?,
-            history: write.open_table(HISTORY)?,
+            keys: write.open_table(KEYS)?,
+            versions: write.open_table(VERSIONS)?,
             meta: write.open_table(META)?,
             buffer: Vec::new(),
             marks,
             before: marks,
+            damage: None,
         })
     }
 
     /// Applies one operation. The outer error ends the transaction, the inner one is the outcome of the operation.
-    pub(super) fn apply(&mut self, operation: &Operation) -> Result<Result<WatchEvent>, Failure> {
+    pub(super) fn apply(&mut self, operation: &Operation, path: &Path) -> Result<Result<WatchEvent>, Failure> {
         let key = operation.key();
-        let previous = self.current(key)?;
+        let previous = match self.current(key) {
+            Ok(previous) => previous,
+            Err(failure @ Failure::Damaged(_)) => {
+                let error = failure.to_error("writing", path);
+                self.damage = Some(failure);
+                return Ok(Err(error));
+            }
+            Err(failure) => return Err(failure),
+        };
         match operation {
             Operation::Put {
                 value, precondition, ..
@@ -97,12 +94,13 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    /// Makes `revision` the oldest one available.
+    /// Makes `revision` the oldest one available. It is one from before this transaction: whoever asks cannot know a later
+    /// one, and should the outcome of the transaction be unknown at first, its events can still be read from the log.
     pub(super) fn compact(&mut self, revision: Revision) -> Result<()> {
-        if revision.0 > self.marks.revision {
+        if revision.0 > self.before.revision {
             return Err(Error::FutureRevision {
                 requested: revision,
-                current: Revision(self.marks.revision),
+                current: Revision(self.before.revision),
             });
         }
         self.marks.compacted = self.marks.compacted.max(revision.0);
@@ -120,7 +118,14 @@ impl<'t> Transaction<'t> {
         for row in self.log.range(self.marks.swept + 1..=until)? {
             let (revision, value) = row?;
             let revision = revision.value();
-            let record = Record::decode(value.value()).ok_or_else(|| Failure::damaged_record(revision))?;
+            let record = match Record::read(revision, value.value()) {
+                Ok(record) => record,
+                // What it superseded stays, which does no harm.
+                Err(failure) => {
+                    self.damage = Some(failure);
+                    continue;
+                }
+            };
             if record.supersedes != 0 {
                 superfluous.push((record.key.to_owned(), record.supersedes));
             }
@@ -130,7 +135,7 @@ impl<'t> Transaction<'t> {
         }
         for (key, revision) in superfluous {
             self.log.remove(revision)?;
-            self.history.remove((key.as_str(), revision))?;
+            self.versions.remove((key.as_str(), revision))?;
         }
         self.marks.swept = until;
         Ok(())
@@ -141,22 +146,23 @@ impl<'t> Transaction<'t> {
         if self.marks == self.before {
             return Ok(false);
         }
-        self.meta.insert(REVISION, self.marks.revision)?;
-        self.meta.insert(COMPACTED, self.marks.compacted)?;
-        self.meta.insert(SWEPT, self.marks.swept)?;
+        self.marks.write(&mut self.meta)?;
         Ok(true)
     }
 
     fn current(&self, key: &Arc<str>) -> Result<Option<Entry>, Failure> {
-        let Some(found) = self.latest.get(&**key)?.map(|guard| guard.value()) else {
+        let Some(row) = self.keys.get(&**key)?.map(|guard| guard.value()) else {
             return Ok(None);
         };
-        let (revision, create_revision) = found;
+        let (revision, create_revision) = read_key_row(key, row)?;
         let row = self
             .log
             .get(revision)?
             .ok_or_else(|| Failure::damaged_record(revision))?;
-        let record = Record::decode(row.value()).ok_or_else(|| Failure::damaged_record(revision))?;
+        let record = Record::read(revision, row.value())?;
+        if record.deletion || record.key != &**key {
+            return Err(Failure::damaged_record(revision));
+        }
         Ok(Some(Entry {
             key: Arc::clone(key),
             value: bytes::Bytes::copy_from_slice(record.value),
@@ -166,40 +172,51 @@ impl<'t> Transaction<'t> {
     }
 
     fn write_put(&mut self, entry: &Entry, previous: Option<&Entry>) -> Result<(), Failure> {
-        let revision = entry.revision.0;
-        Record {
-            deletion: false,
-            create_revision: entry.create_revision.0,
-            supersedes: previous.map_or(0, |previous| previous.revision.0),
-            key: &entry.key,
-            value: &entry.value,
-        }
-        .encode(&mut self.buffer);
-        self.log.insert(revision, self.buffer.as_slice())?;
-        self.latest.insert(&*entry.key, (revision, entry.create_revision.0))?;
+        let (revision, create_revision) = (entry.revision.0, entry.create_revision.0);
+        self.append(
+            revision,
+            &Record {
+                deletion: false,
+                create_revision,
+                supersedes: previous.map_or(0, |previous| previous.revision.0),
+                key: &entry.key,
+                value: &entry.value,
+            },
+        )?;
+        let row = key_row(&entry.key, revision, create_revision);
+        self.keys.insert(&*entry.key, row)?;
         if let Some(previous) = previous {
-            self.history
-                .insert((&*previous.key, previous.revision.0), previous.create_revision.0)?;
+            self.keep_version(&previous.key, previous.revision.0, previous.create_revision.0)?;
         }
-        self.marks.revision = revision;
         Ok(())
     }
 
     fn write_deletion(&mut self, revision: u64, previous: &Entry) -> Result<(), Failure> {
-        Record {
-            deletion: true,
-            create_revision: previous.create_revision.0,
-            supersedes: previous.revision.0,
-            key: &previous.key,
-            value: b"",
-        }
-        .encode(&mut self.buffer);
+        self.append(
+            revision,
+            &Record {
+                deletion: true,
+                create_revision: previous.create_revision.0,
+                supersedes: previous.revision.0,
+                key: &previous.key,
+                value: b"",
+            },
+        )?;
+        self.keys.remove(&*previous.key)?;
+        self.keep_version(&previous.key, previous.revision.0, previous.create_revision.0)?;
+        self.keep_version(&previous.key, revision, DELETION)
+    }
+
+    fn append(&mut self, revision: u64, record: &Record<'_>) -> Result<(), Failure> {
+        record.encode(revision, &mut self.buffer);
         self.log.insert(revision, self.buffer.as_slice())?;
-        self.latest.remove(&*previous.key)?;
-        self.history
-            .insert((&*previous.key, previous.revision.0), previous.create_revision.0)?;
-        self.history.insert((&*previous.key, revision), DELETION)?;
         self.marks.revision = revision;
+        Ok(())
+    }
+
+    fn keep_version(&mut self, key: &str, revision: u64, create_revision: u64) -> Result<(), Failure> {
+        let row = version_row(key, revision, create_revision);
+        self.versions.insert((key, revision), row)?;
         Ok(())
     }
 }

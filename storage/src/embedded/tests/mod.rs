@@ -96,12 +96,17 @@ async fn a_newer_format_is_refused_untouched() {
         matches!(
             &error,
             OpenError::NewerFormat {
-                found: 2,
-                supported: 1,
+                found,
+                supported: open::CURRENT_FORMAT,
                 ..
-            }
+            } if *found == open::CURRENT_FORMAT + 1
         ),
         "{error}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("format 3") && text.contains("up to 2") && text.contains("use the newer umbra"),
+        "{text}"
     );
 }
 
