@@ -9,6 +9,8 @@
 //! Deviations from Go, all of webpki: X.509 version 1 certificates, a certificate authority used as the client's own
 //! certificate, and the extended key usage `any` are refused.
 
+mod verified;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,6 +24,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use umbra_apimachinery::user::UserInfo;
 
+use self::verified::VerifiedChains;
 use crate::authenticate::{AuthenticationError, Credentials, RequestAuthenticator};
 use crate::peer::user_of;
 
@@ -125,6 +128,7 @@ impl ClientCertVerifier for RequestClientCertificate {
 pub struct CaBundle {
     anchors: Vec<TrustAnchor<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
+    verified: VerifiedChains,
 }
 
 impl Default for CaBundle {
@@ -133,6 +137,7 @@ impl Default for CaBundle {
         Self {
             anchors: Vec::new(),
             algorithms: crypto_provider().signature_verification_algorithms,
+            verified: VerifiedChains::default(),
         }
     }
 }
@@ -167,11 +172,15 @@ impl CaBundle {
     }
 
     /// Verifies that a chain, the client's own certificate first, leads to one of the authorities, may be used by a
-    /// client, and is valid at `now`.
+    /// client, and is valid at `now`. A chain that was is not verified again as long as all of its certificates are valid.
     ///
     /// # Errors
     /// Why the chain is not to be trusted.
     pub fn verify_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), webpki::Error> {
+        self.verified.verify(chain, now, || self.verify_anew(chain, now))
+    }
+
+    fn verify_anew(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), webpki::Error> {
         let Some((own, intermediates)) = chain.split_first() else {
             return Err(webpki::Error::UnknownIssuer);
         };

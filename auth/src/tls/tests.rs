@@ -132,6 +132,8 @@ fn expired_certificates_and_those_of_servers_are_refused() {
     let bundle = bundle(&known);
     let later = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + 120));
     bundle.verify_client(&peer, UnixTime::now()).unwrap();
+    bundle.verify_client(&peer, UnixTime::now()).unwrap();
+    assert_eq!(bundle.verified.len(), 1);
     assert!(matches!(
         bundle.verify_client(&peer, later),
         Err(webpki::Error::CertExpired { .. })
