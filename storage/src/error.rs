@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::encryption::DecryptError;
 use crate::{Entry, Revision};
 
 /// A result with this crate's [`Error`].
@@ -68,6 +69,15 @@ pub enum Error {
         /// What the layer below said.
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A value that is encrypted at rest cannot be read.
+    #[error("the value of {key:?} {reason}")]
+    Encryption {
+        /// The key that the value is stored under.
+        key: Arc<str>,
+        /// What is the matter with it.
+        reason: DecryptError,
     },
 
     /// The store holds something that it cannot have written.
