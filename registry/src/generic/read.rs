@@ -210,7 +210,7 @@ impl<I: Indexer, S: Scope<I::Extra>> List<'_, I, S> {
 
     /// Whether the cache can be asked. A page that reads no more of the store than it shows need not wait until it can.
     async fn cache_can_be_asked(&self) -> Result<bool, Status> {
-        if !self.cache.is_ready() && self.limit > 0 && self.scope.selects_everything() {
+        if !self.cache.is_ready() && self.limit > 0 && self.scope.selects_whole_prefix() {
             return Ok(false);
         }
         ready(self.cache, self.deadline).await?;

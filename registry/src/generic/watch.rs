@@ -62,10 +62,17 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
         Err(Error::FutureRevision { .. }) => false,
         Err(error) => return Err(storage_status(&error)),
     };
-    let from = if is_fresh { begin.from } else { WatchFrom::Now };
-    let (mut state, events) = cache
-        .snapshot_and_watch_field(scope.prefix(), scope.indexed_field(), from, BUFFER)
-        .map_err(|error| beginning_status(&error))?;
+    let (prefix, field) = (scope.prefix(), scope.indexed_field());
+    let (mut state, events) = match begin.from {
+        // Also from before the window, as far back as the store remembers.
+        WatchFrom::After(revision) if is_fresh => {
+            let events = cache.watch_from_history(prefix, field, revision, BUFFER).await;
+            (cache.snapshot(), events.map_err(|error| beginning_status(&error))?)
+        }
+        _ => cache
+            .snapshot_and_watch_field(prefix, field, WatchFrom::Now, BUFFER)
+            .map_err(|error| beginning_status(&error))?,
+    };
     let mut passed = Revision(0);
     if !is_fresh {
         passed = needed;

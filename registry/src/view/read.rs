@@ -124,6 +124,9 @@ impl ViewResource {
     /// The copies of all clusters, not older than the store is now.
     pub(super) async fn present_copies(&self, context: &RequestContext) -> Result<Snapshot<CopyExtra>, Status> {
         let cache = self.services.copies.cache(&self.group_resource());
+        // Who has seen a present copy waits for it to change: in the cache, which must have it therefore.
+        let ready = cache.ready(context.deadline).await;
+        ready.map_err(|error| storage_status(&error))?;
         let state = cache.present(cache.prefix(), context.deadline).await;
         state.map_err(|error| storage_status(&error))
     }

@@ -54,7 +54,7 @@ pub(super) struct Interest<'a> {
 }
 
 impl Interest<'_> {
-    fn includes<E>(&self, event: &CacheEvent<E>) -> bool {
+    pub(super) fn includes<E>(&self, event: &CacheEvent<E>) -> bool {
         event.object.key.starts_with(self.scope)
             && self.field.is_none_or(|(field, value)| {
                 event.object.field(field) == value

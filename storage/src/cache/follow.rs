@@ -198,8 +198,8 @@ impl<I: Indexer> Cache<I> {
                 bytes = window.bytes,
                 seconds = window.age.as_secs(),
                 wanted = self.options.history.as_secs(),
-                "changes are so many or so large that the window of recent events is shorter than it should be; clients \
-                 that resume from before it list again"
+                "changes are so many or so large that the window of recent events is shorter than it should be; watches \
+                 that resume from before it read the history of the store"
             );
         }
     }

@@ -13,7 +13,9 @@
 //!   share with the cache every object that has not changed.
 //! * **Watches** start from now or from a revision within the window of recent events, which is bounded in age, count and
 //!   bytes. Each watcher has a bounded queue of shared events; one that falls behind is ended with
-//!   [`Error::SlowWatcher`], never skipped. An event visits only the watchers that it may concern.
+//!   [`Error::SlowWatcher`], never skipped. An event visits only the watchers that it may concern. A watch from before the
+//!   window catches up from the store's own history ([`Cache::watch_from_history`]), so that a window which many or
+//!   large changes have made short costs clients nothing but time.
 //! * **Start**: the cache loads a state that lies some changes back and replays what followed, so that watchers can resume
 //!   across a restart of the process.
 //!
@@ -27,6 +29,7 @@
 mod event;
 mod feed;
 mod follow;
+mod history;
 mod kept;
 mod map;
 mod object;
@@ -42,7 +45,7 @@ mod watchers;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -182,7 +185,7 @@ pub struct WindowStatistics {
     /// How old the oldest event is; zero without events.
     pub age: Duration,
     /// Events that have been pushed out so far before [`CacheOptions::history`] was over, by the bounds of count and
-    /// bytes. Clients that resume from before the window list again.
+    /// bytes. Watches that resume from before the window read the store's history.
     pub pushed_out: u64,
 }
 
@@ -199,6 +202,8 @@ pub struct Cache<I: Indexer> {
     /// Since when the cache is not ready, if it is not.
     unready_since: Mutex<Instant>,
     restarts: AtomicU64,
+    /// Watches that are reading the history of the store.
+    catching_up: Arc<AtomicUsize>,
     /// How far the cache has come, for those who wait.
     progress: signal::Sender<Progress>,
     /// Wakes the task that follows the store, to ask for progress.
@@ -236,6 +241,7 @@ impl<I: Indexer> Cache<I> {
             ready: AtomicBool::new(false),
             unready_since: Mutex::new(Instant::now()),
             restarts: AtomicU64::new(0),
+            catching_up: Arc::default(),
             progress: signal::Sender::new(Progress {
                 revision: Revision(0),
                 ready: false,

@@ -67,6 +67,10 @@ impl<E> Snapshot<E> {
         &self.objects
     }
 
+    pub(super) fn changed(&self) -> Revision {
+        self.changed
+    }
+
     pub(super) fn replaced(&self) -> u64 {
         self.replaced
     }

@@ -5,7 +5,7 @@
 //!
 //! * the present, if the store's progress can be trusted and the cache catches up in time;
 //! * the state at a revision, if the cache is there or has kept it for paging;
-//! * a watch, if the window reaches back to its beginning.
+//! * a watch, if the window reaches back to its beginning, or the store's history does.
 //!
 //! It is compiled for tests only, because nothing else needs it: the product reads objects, with selectors and pages, and
 //! asks the cache itself.
@@ -23,9 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, Snapshot, StringMap, WatchFrom,
-};
+use super::{Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, Snapshot, StringMap};
 use crate::{
     Entry, Error, GetResponse, Guard, Operation, ProgressRequest, RangeRequest, RangeResponse, Result, Revision, Store,
     WatchEvent, WatchStream,
@@ -166,7 +164,7 @@ impl CachedStore {
         }
     }
 
-    /// A watch of the cache; `None` if its window begins too late.
+    /// A watch of the cache; `None` if it cannot begin so early, or so late.
     async fn watch_cache(&self, prefix: &str, after: Revision) -> Result<Option<CacheWatch<Entries>>> {
         if after > self.cache.revision() {
             if !self.store.progress_on_request() {
@@ -185,7 +183,11 @@ impl CachedStore {
                 Err(error) => return Err(error),
             }
         }
-        match self.cache.watch(prefix, WatchFrom::After(after), self.watch_buffer) {
+        let watch = self
+            .cache
+            .watch_from_history(prefix, None, after, self.watch_buffer)
+            .await;
+        match watch {
             Ok(watch) => Ok(Some(watch)),
             Err(Error::Compacted { .. }) => Ok(None),
             Err(error) => Err(error),

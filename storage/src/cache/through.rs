@@ -35,13 +35,14 @@ pub struct StorePage<E> {
 
 impl<I: Indexer> Cache<I> {
     /// A state with everything that was acknowledged before the call, at least of the objects under `prefix`, which lies under
-    /// the prefix of the cache. It comes from the cache where the store's progress tells that the cache is current,
-    /// otherwise from the store, and then has the objects under `prefix` only. Cancel safe.
+    /// the prefix of the cache. It comes from the cache, which may first have to be filled, where the store's progress tells
+    /// that the cache is current; otherwise from the store, and then has the objects under `prefix` only. Cancel safe.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the store cannot be read by `deadline`, and what [`Store::range`](crate::Store::range) says.
     pub async fn present(&self, prefix: &str, deadline: Instant) -> Result<Snapshot<I::Extra>> {
-        if self.is_ready() && self.store.progress_on_request() {
+        let is_ready = self.ready(deadline.min(Instant::now() + FRESHNESS)).await.is_ok();
+        if is_ready && self.store.progress_on_request() {
             let current = in_time(deadline, self.store.current_revision()).await?;
             match self.wait_for(current, deadline.min(Instant::now() + FRESHNESS)).await {
                 Err(Error::FutureRevision { .. }) => {}

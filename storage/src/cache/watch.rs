@@ -4,19 +4,26 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use super::feed::{End, Subscription};
+use super::history::History;
 use super::watchers::Place;
 use super::{Cache, CacheEvent, Indexer};
 use crate::bounded::{Received, Receiver};
-use crate::{Result, Revision};
+use crate::{Error, Result, Revision};
 
 /// The events of a cache after some revision, in order. Dropping it ends the watch.
 pub struct CacheWatch<I: Indexer> {
     cache: Arc<Cache<I>>,
     place: Place,
+    /// What comes first, of a watch from before the window.
+    history: Option<Box<History<I>>>,
     backlog: VecDeque<Arc<CacheEvent<I::Extra>>>,
     live: Receiver<Arc<CacheEvent<I::Extra>>, End>,
     position: Revision,
+    /// Why the history ended, until it is told.
+    failed: Option<Error>,
     ended: bool,
 }
 
@@ -26,11 +33,20 @@ impl<I: Indexer> CacheWatch<I> {
         Self {
             cache,
             place,
+            history: None,
             backlog,
             live,
             position: after,
+            failed: None,
             ended: false,
         }
+    }
+
+    /// This watch, after what `history` has of the events after a revision.
+    pub(super) fn preceded_by(mut self, history: History<I>, after: Revision) -> Self {
+        self.history = Some(Box::new(history));
+        self.position = after;
+        self
     }
 
     /// The next event. `None` after an error. Cancel safe.
@@ -42,6 +58,20 @@ impl<I: Indexer> CacheWatch<I> {
     pub async fn next(&mut self) -> Option<Result<Arc<CacheEvent<I::Extra>>>> {
         if self.ended {
             return None;
+        }
+        if let Some(error) = self.failed.take() {
+            self.ended = true;
+            return Some(Err(error));
+        }
+        if let Some(history) = &mut self.history {
+            match history.next().await {
+                Some(Ok(event)) => return Some(Ok(self.deliver(event))),
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+                None => self.history = None,
+            }
         }
         loop {
             if let Some(event) = self.backlog.pop_front() {
@@ -61,6 +91,22 @@ impl<I: Indexer> CacheWatch<I> {
     /// The next event if it is there already, so that a response can send several at once. `None`: nothing is there, or the
     /// watch has ended, which [`next`](CacheWatch::next) tells.
     pub fn try_next(&mut self) -> Option<Arc<CacheEvent<I::Extra>>> {
+        if self.ended || self.failed.is_some() {
+            return None;
+        }
+        if let Some(history) = &mut self.history {
+            match history.next().now_or_never()? {
+                Some(Ok(event)) => return Some(self.deliver(event)),
+                Some(Err(error)) => {
+                    // For `next` to tell: nothing else comes.
+                    self.history = None;
+                    self.backlog.clear();
+                    self.failed = Some(error);
+                    return None;
+                }
+                None => self.history = None,
+            }
+        }
         if let Some(event) = self.backlog.pop_front() {
             return Some(self.deliver(event));
         }
@@ -80,7 +126,8 @@ impl<I: Indexer> CacheWatch<I> {
         // In this order: the events up to what the cache shows have been queued before, so if nothing is queued then,
         // everything up to there has been delivered.
         let reached = self.cache.revision();
-        if self.backlog.is_empty() && self.live.is_idle() {
+        let is_complete = self.history.is_none() && self.failed.is_none() && self.backlog.is_empty();
+        if is_complete && self.live.is_idle() {
             self.position = self.position.max(reached);
         }
         self.position

@@ -44,11 +44,13 @@ impl Pods {
         }
         let cancelled = CancellationToken::new();
         let node = SelectableField::new("spec.nodeName");
+        let mut options = CacheOptions::default();
+        options.max_events = 10;
         let cache = Cache::start(
             Arc::clone(&backend) as Arc<dyn Store>,
             keys.prefix(),
             StoredIndexer::new(keys.clone(), vec![node]),
-            CacheOptions::default(),
+            options,
             &TaskTracker::new(),
             cancelled.clone(),
         );
@@ -356,4 +358,27 @@ async fn pods_of_a_node_are_found_by_their_index() {
     };
     pods.put("aa").await;
     assert_eq!(names(&pods.list(named).await.unwrap()), ["a"]);
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_window_gets_everything() {
+    let pods = Pods::start(Backend::without_progress(true), &["a"]).await;
+    let start = pods.cache.revision();
+    let names: Vec<String> = (0..30).map(|number| format!("p{number:02}")).collect();
+    let mut last = start;
+    for name in &names {
+        last = pods.put(name).await;
+    }
+    pods.cache.wait_for(last, soon()).await.unwrap();
+    let mut events = pods.watch(after(start)).await.unwrap();
+    pods.put("z").await;
+    for name in names.iter().map(String::as_str).chain(["z"]) {
+        assert_eq!(next(&mut events).await, format!("ADDED {name}"));
+    }
+    pods.backend.compact(last).await.unwrap();
+    let expired = match pods.watch(after(start)).await {
+        Ok(mut events) => next(&mut events).await,
+        Err(status) => format!("ERROR {}", status.code),
+    };
+    assert_eq!(expired, "ERROR 410");
 }

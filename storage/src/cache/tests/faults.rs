@@ -138,3 +138,56 @@ async fn without_progress_the_present_is_read_from_the_store() {
     store.hold(false);
     assert_eq!(fixture.cache.wait_for(changed, soon()).await.unwrap().len(), 3);
 }
+
+/// What the window has lost the store still has.
+#[tokio::test]
+async fn a_watch_from_before_the_window_catches_up_from_the_store() {
+    for progresses in [true, false] {
+        let options = CacheOptions {
+            max_events: 3,
+            ..CacheOptions::default()
+        };
+        let store = Faulty::with_progress(progresses);
+        let fixture = Fixture::start(Arc::clone(&store) as _, options).await;
+        let start = fixture.put("/objects/a/0", "x").await;
+        for index in 1..10 {
+            fixture
+                .put(&format!("/objects/a/{}", index % 3), &index.to_string())
+                .await;
+            fixture.put(&format!("/objects/b/{index}"), "x").await;
+        }
+        fixture.put("/objects/a/1", "hidden").await;
+        let last = fixture.put("/objects/a/2", "last").await;
+        fixture.cache.wait_for(last, soon()).await.unwrap();
+        assert!(fixture.cache.watch("/objects/a/", WatchFrom::After(start), 10).is_err());
+        let mut watch = fixture
+            .cache
+            .watch_from_history("/objects/a/", None, start, 10)
+            .await
+            .unwrap();
+        assert_eq!(watch.progress(), start, "what is still to come is not told as done");
+        let after = fixture.put("/objects/a/0", "after").await;
+        let mut state = BTreeMap::from([("/objects/a/0".to_owned(), Bytes::from("x"))]);
+        let mut revisions = Vec::new();
+        while revisions.last() != Some(&after) {
+            let event = next(&mut watch).await.unwrap();
+            let (kind, key, previous, value, revision) = change(&event);
+            let replaced = match kind {
+                EventKind::Put => state.insert(key, value),
+                EventKind::Delete => state.remove(&key),
+            };
+            assert_eq!(replaced, previous);
+            revisions.push(revision);
+        }
+        assert!(revisions.is_sorted() && revisions.len() == 12, "{revisions:?}");
+        let state: Vec<_> = state.values().map(|value| &value[..]).collect();
+        assert_eq!(state, [&b"after"[..], b"last"]);
+        assert!(watch.try_next().is_none() && watch.progress() >= after);
+        store.compact(after).await.unwrap();
+        let refused = match fixture.cache.watch_from_history("/objects/a/", None, start, 10).await {
+            Ok(mut watch) => next(&mut watch).await.map(|event| event.revision),
+            Err(error) => Err(error),
+        };
+        assert!(matches!(refused, Err(Error::Compacted { .. })), "{refused:?}");
+    }
+}

@@ -37,14 +37,25 @@ impl Faulty {
         })
     }
 
-    /// Breaks the watches, and refuses new ones until [`recover`](Self::recover). Returns once nobody watches.
+    /// Breaks the watches, and refuses new ones until [`recover`](Self::recover). Returns once the cache, which is the only
+    /// one who watches, has lost its watch.
     pub(super) async fn lose_watches(&self) {
-        *self.down.lock() = true;
-        self.breaks.send_modify(|count| *count += 1);
-        // Whoever watched must have lost its watch before anything happens that it is to miss.
-        while self.breaks.receiver_count() > 0 {
+        self.break_watches();
+        // It must have lost its watch before anything happens that it is to miss.
+        while self.is_watched() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Breaks the watches, as those notice who ask them for events, and refuses new ones.
+    pub(super) fn break_watches(&self) {
+        *self.down.lock() = true;
+        self.breaks.send_modify(|count| *count += 1);
+    }
+
+    /// Whether somebody watches and has not noticed a break.
+    pub(super) fn is_watched(&self) -> bool {
+        self.breaks.receiver_count() > 0
     }
 
     pub(super) fn recover(&self) {
