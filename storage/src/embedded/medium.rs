@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{BackendError, StorageBackend};
 
@@ -28,6 +29,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
 
     /// Whether more could be written now.
     fn probe(&self) -> io::Result<()>;
+
+    /// Lets others have it: it is not opened again.
+    fn release(&self) {}
 }
 
 /// The right to a store: one process has it at a time, also while it opens, replaces or restores the file.
@@ -73,13 +77,16 @@ impl StoreLock {
 #[derive(Debug)]
 pub(super) struct DataFile {
     path: PathBuf,
-    _lock: StoreLock,
+    lock: Mutex<Option<StoreLock>>,
 }
 
 impl DataFile {
     /// The file, which belongs to whoever holds the lock.
     pub(super) fn new(path: PathBuf, lock: StoreLock) -> Self {
-        Self { path, _lock: lock }
+        Self {
+            path,
+            lock: Mutex::new(Some(lock)),
+        }
     }
 }
 
@@ -115,6 +122,10 @@ impl Medium for DataFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
             _ => written,
         }
+    }
+
+    fn release(&self) {
+        self.lock.lock().take();
     }
 }
 

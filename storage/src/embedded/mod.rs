@@ -20,6 +20,7 @@
 //! page of the tree that hides rows, is found by comparing everything with the checksums of the pages, which happens
 //! whenever a file of up to half a gigabyte is opened.
 
+pub mod backup;
 mod compaction;
 mod failure;
 mod hub;

@@ -349,7 +349,7 @@ fn read_marks(database: &Database) -> Result<Marks, Failure> {
 }
 
 /// What a failure to open means.
-fn explain(failure: Failure, path: &Path) -> OpenError {
+pub(super) fn explain(failure: Failure, path: &Path) -> OpenError {
     let path = path.to_owned();
     match failure {
         Failure::Database(redb::Error::DatabaseAlreadyOpen) => OpenError::Locked { path },

@@ -140,6 +140,30 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
+    /// Calls `visit` with the newest record of every key that exists, in the order of the keys, until it breaks. Nothing is
+    /// copied.
+    pub(super) fn walk_records(
+        &self,
+        mut visit: impl FnMut(Revision, &Record<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        for row in self.transaction.open_table(KEYS)?.range::<&str>(..)? {
+            let (key, row) = row?;
+            let (revision, create_revision) = read_key_row(key.value(), row.value())?;
+            let row = self
+                .log
+                .get(revision)?
+                .ok_or_else(|| Failure::damaged_record(revision))?;
+            let record = Record::read(revision, row.value())?;
+            if record.deletion || record.key != key.value() || record.create_revision != create_revision {
+                return Err(Failure::damaged_record(revision));
+            }
+            if visit(Revision(revision), &record).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// How many keys exist.
     pub(super) fn key_count(&self) -> Result<u64, Failure> {
         Ok(self.transaction.open_table(KEYS)?.len()?)

@@ -121,6 +121,26 @@ impl Reads {
         Err(Error::unavailable("it keeps failing and being opened again"))
     }
 
+    /// As [`read_blocking`](Self::read_blocking), for what cannot be begun again once it has begun.
+    pub(super) fn read_once<T>(
+        &self,
+        action: &'static str,
+        read: impl FnOnce(&Reader<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let (generation, begun) = self.slot.begin_read(None)?;
+        let outcome = Failure::guard(|| {
+            let transaction = begun?;
+            let reader = Reader::begin(&transaction)?;
+            let current = || self.slot.holds(generation);
+            if self.hub.wait_for_published(reader.revision, current) && current() {
+                read(&reader)
+            } else {
+                Err(Failure::Database(redb::Error::DatabaseClosed))
+            }
+        });
+        outcome.map_err(|failure| self.report(&failure, action, generation))
+    }
+
     /// What the reader is told. Others hear of it too: a damaged file makes the store not ready, a failing disk has the
     /// database opened again.
     fn report(&self, failure: &Failure, action: &'static str, generation: Generation) -> Error {

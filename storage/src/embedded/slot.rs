@@ -121,9 +121,10 @@ impl Slot {
         self.replace(Content::Failed(error));
     }
 
-    /// Closes the database for good.
-    pub(super) fn close(&self) {
+    /// Closes the database for good, then lets go of what is below it.
+    pub(super) fn close(&self, release: impl FnOnce()) {
         self.replace(Content::Closed);
+        release();
         self.state.lock().released = true;
         self.changed.notify_all();
     }

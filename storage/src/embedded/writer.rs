@@ -74,7 +74,7 @@ impl Drop for Writer {
     /// Also when the thread panics, so that nobody waits for it.
     fn drop(&mut self) {
         self.hub.close();
-        self.slot.close();
+        self.slot.close(|| self.medium.release());
     }
 }
 
