@@ -3,6 +3,7 @@
 //! This is the only place that knows all parts; none of them knows it.
 
 mod fleets;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
-use umbra_apiserver::server::{Server, ServerOptions};
+use umbra_apiserver::server::{Server, ServerError, ServerOptions};
 use umbra_apiserver::{ApiServer, Check, Checks};
 use umbra_auth::authenticate::Authenticators;
 use umbra_auth::tls::{
@@ -38,18 +39,16 @@ use umbra_registry::hub::roots::Fleets;
 use umbra_registry::hub::{HubDependencies, StandaloneRoots};
 use umbra_registry::mirror::{Mirror, MirrorState};
 use umbra_registry::view::ViewServices;
-use umbra_storage::{Embedded, OpenError, Options, Store};
+use umbra_storage::Store;
 
 use crate::up::data_dir::DataDir;
+use storage::HubStore;
+pub(crate) use storage::StorageArguments;
 
 /// Who the hub's own controllers are.
 const CONTROLLERS: &str = "system:umbra:controllers";
 /// Who issues the hub's service account tokens, and whom they are for.
 const ISSUER: &str = "https://umbra.dev/hub";
-/// How long the lock of a process that is gone may stay: the kernel closes its files within a second or two.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
-/// How often the lock is tried meanwhile.
-const LOCK_RETRY: Duration = Duration::from_millis(100);
 /// How often the store is asked whether it can serve.
 const READINESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -64,30 +63,47 @@ pub(crate) struct Hub {
     cancel: CancellationToken,
     tracker: TaskTracker,
     children: Children,
-    store: Embedded,
+    store: HubStore,
 }
 
 impl Hub {
-    /// Starts a hub on the store and the keys of `data`, listening on `listen`. The store is closed where the rest fails.
+    /// Starts a hub on the keys of `data` and the store that `storage` means, listening on `listen`. The store is closed
+    /// where the rest fails.
     ///
     /// # Errors
     /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
-    pub(crate) async fn start(data: &DataDir, listen: SocketAddr) -> Result<Self> {
-        let store = open_store(data).await?;
+    pub(crate) async fn start(data: &DataDir, storage: &StorageArguments, listen: SocketAddr) -> Result<Self> {
+        let store = HubStore::open(storage, data).await?;
         let base = Base {
-            store: Arc::new(store.clone()),
+            store: store.store(),
             tracker: TaskTracker::new(),
             cancel: CancellationToken::new(),
         };
-        let started = Self::start_on(&base, store.clone(), data, listen).await;
-        if started.is_err() {
-            base.cancel.cancel();
-            store.close().await;
+        match Self::start_on(&base, store.check_name(), data, listen).await {
+            Ok(serving) => {
+                store.rewrite(&base.tracker, base.cancel.clone());
+                Ok(Self {
+                    address: serving.address,
+                    client: serving.client,
+                    server: serving.server,
+                    shutdown: serving.shutdown,
+                    cancel: base.cancel,
+                    tracker: base.tracker,
+                    children: serving.children,
+                    store,
+                })
+            }
+            Err(error) => {
+                base.cancel.cancel();
+                base.tracker.close();
+                base.tracker.wait().await;
+                store.close().await;
+                Err(error)
+            }
         }
-        started
     }
 
-    async fn start_on(base: &Base, embedded: Embedded, data: &DataDir, listen: SocketAddr) -> Result<Self> {
+    async fn start_on(base: &Base, store_check: &'static str, data: &DataDir, listen: SocketAddr) -> Result<Serving> {
         let (hub, tokens) = base.hub(data).await?;
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
@@ -100,9 +116,11 @@ impl Hub {
             Arc::clone(&fleets),
         );
         let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators(data, tokens)?))
-            .checks(base.checks())
+            .checks(base.checks(store_check))
             .build();
-        let server = Server::bind(listen, tls(data, listen)?, api.clone(), ServerOptions::default()).await?;
+        let server = Server::bind(listen, tls(data, listen)?, api.clone(), ServerOptions::default())
+            .await
+            .map_err(|error| explain_listening(&error))?;
         let address = server.local_address();
 
         let client = kube::Client::new(api.in_process(UserInfo::new(CONTROLLERS, [MASTERS])), "default");
@@ -111,15 +129,12 @@ impl Hub {
             .context("the objects every hub has cannot be created")?;
         base.run_controllers(client.clone(), shared, fleets);
         let shutdown = CancellationToken::new();
-        Ok(Self {
+        Ok(Serving {
             address,
             client,
             server: base.tracker.spawn(server.run(shutdown.clone())),
             shutdown,
-            cancel: base.cancel.clone(),
-            tracker: base.tracker.clone(),
             children,
-            store: embedded,
         })
     }
 
@@ -145,6 +160,15 @@ impl Hub {
         self.tracker.wait().await;
         self.store.close().await;
     }
+}
+
+/// What of a hub serves.
+struct Serving {
+    address: SocketAddr,
+    client: kube::Client,
+    server: tokio::task::JoinHandle<()>,
+    shutdown: CancellationToken,
+    children: Children,
 }
 
 /// What everything stands on: the store, and what tasks belong to.
@@ -198,7 +222,7 @@ impl Base {
     }
 
     /// Readiness asks what the store said last, so that a probe never waits for it.
-    fn checks(&self) -> Checks {
+    fn checks(&self, name: &'static str) -> Checks {
         let (sender, receiver) = tokio::sync::watch::channel(Ok(()));
         let (store, cancel) = (Arc::clone(&self.store), self.cancel.clone());
         self.tracker.spawn(async move {
@@ -213,7 +237,7 @@ impl Base {
         });
         Checks {
             live: Vec::new(),
-            ready: vec![Check::new("store", move || receiver.borrow().clone())],
+            ready: vec![Check::new(name, move || receiver.borrow().clone())],
         }
     }
 }
@@ -233,17 +257,11 @@ fn tls(data: &DataDir, listen: SocketAddr) -> Result<rustls::ServerConfig> {
     Ok(server_config(&certificate)?)
 }
 
-/// Opens the store. A process that was killed a moment ago may still hold the lock until the kernel has cleared it away, so
-/// a lock is only believed when it stays.
-async fn open_store(data: &DataDir) -> Result<Embedded> {
-    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
-    loop {
-        match Embedded::open(data.store(), Options::default()).await {
-            Err(OpenError::Locked { .. }) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LOCK_RETRY).await;
-            }
-            opened => return Ok(opened?),
-        }
+/// The error of listening, with the flag that is about it.
+fn explain_listening(error: &ServerError) -> anyhow::Error {
+    match error {
+        ServerError::AddressInUse { .. } => anyhow::anyhow!("{error} with --listen"),
+        other @ ServerError::Bind { .. } => anyhow::anyhow!("{other} (--listen)"),
     }
 }
 

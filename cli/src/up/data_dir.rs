@@ -5,7 +5,8 @@
 //! | `ca.crt`, `ca.key` | the hub's certificate authority, 10 years |
 //! | `kubeconfig` | contexts `umbra`, `umbra-view`, `umbra-fleet` with the administrator's client certificate, 1 year, renewed by itself |
 //! | `service-account.key` | signs service account tokens |
-//! | `store.redb` | the embedded store |
+//! | `store.redb` | the embedded store, unless objects are kept in etcd |
+//! | `encryption.yaml` | the keys with which Secrets in the store are encrypted, unless another file is named |
 //!
 //! The serving certificate is issued at every start and kept in memory.
 
@@ -75,6 +76,11 @@ impl DataDir {
     /// Where the store is.
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join("store.redb")
+    }
+
+    /// Where the keys are with which values in the store are encrypted, unless another file is named.
+    pub(crate) fn encryption_key_file(&self) -> PathBuf {
+        self.path.join("encryption.yaml")
     }
 
     /// Where the kubeconfig is.

@@ -1,4 +1,4 @@
-//! `umbra up`: a standalone hub on the embedded store.
+//! `umbra up`: a standalone hub, on the embedded store or on etcd.
 
 pub(crate) mod data_dir;
 mod demo;
@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use umbra_child::kubeconfig::{Kubeconfig, default_paths, merge_into};
 
-use crate::hub::Hub;
+use crate::hub::{Hub, StorageArguments};
 use crate::progress::Progress;
 use data_dir::DataDir;
 
@@ -35,6 +35,9 @@ pub(crate) struct UpArguments {
     /// Add the contexts to your own kubeconfig too ($KUBECONFIG or ~/.kube/config).
     #[arg(long)]
     merge_kubeconfig: bool,
+    // The last, because its heading is that of all flags after it.
+    #[command(flatten)]
+    storage: StorageArguments,
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -88,7 +91,7 @@ async fn start(arguments: &UpArguments) -> Result<Running> {
     progress.step(format!("opening {}", path.display()));
     let data = DataDir::open(&path)?;
     progress.step("starting the hub");
-    let hub = Hub::start(&data, arguments.listen).await?;
+    let hub = Hub::start(&data, &arguments.storage, arguments.listen).await?;
     let kubeconfig = data.write_kubeconfig(hub.address())?;
     let merged = if arguments.merge_kubeconfig {
         Some(merge(&kubeconfig)?)

@@ -35,7 +35,7 @@ use futures::{Stream, StreamExt};
 pub use configuration::{ConfigurationError, ConfigurationFault, generate};
 pub use key::{EncryptionKey, KeyError, SECRET_BYTES};
 pub use policy::{DecryptError, EncryptionPolicy};
-pub use records::{EncryptedOpenError, KeyFault};
+pub use records::{EncryptedOpenError, KeyFault, keys_in_use};
 pub use resource::StoredResource;
 pub use rewrite::{RewriteEvent, RewriteOptions};
 

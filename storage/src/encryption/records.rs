@@ -159,6 +159,16 @@ impl Encrypted {
     }
 }
 
+/// The names of the keys with which values of `store` may be encrypted.
+///
+/// # Errors
+/// Those of the store.
+pub async fn keys_in_use(store: &dyn Store) -> Result<Vec<String>> {
+    let records = store.range(RangeRequest::prefix(KEYS)).await?.entries;
+    let names = records.iter().filter_map(|record| record.key.strip_prefix(KEYS));
+    Ok(names.map(str::to_owned).collect())
+}
+
 fn path(name: &str) -> String {
     format!("{KEYS}{name}")
 }
