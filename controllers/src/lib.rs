@@ -3,3 +3,4 @@
 pub mod cluster;
 pub mod copy;
 pub mod fleet;
+pub mod lease;

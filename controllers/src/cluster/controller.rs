@@ -12,7 +12,9 @@ use crate::cluster::ClusterControllerParts;
 use crate::cluster::connection::Wanted;
 use crate::cluster::erase::known_clusters;
 use crate::cluster::kubeconfigs::{self, Kubeconfigs};
+use crate::cluster::roots;
 use crate::cluster::worker::{Target, Worker};
+use crate::lease::Leases;
 
 /// Workers that say at once that nothing is left to do; more wait.
 const IDLE: usize = 64;
@@ -21,11 +23,13 @@ const IDLE: usize = 64;
 #[derive(Debug)]
 pub struct ClusterController {
     parts: ClusterControllerParts,
+    leases: Leases,
 }
 
 /// The workers, each with its target.
 struct Workers {
     parts: ClusterControllerParts,
+    leases: Leases,
     targets: BTreeMap<String, watch::Sender<Target>>,
     idle: mpsc::Sender<String>,
     tracker: TaskTracker,
@@ -36,7 +40,17 @@ impl ClusterController {
     /// A controller of the clusters in `parts.directory`.
     #[must_use]
     pub fn new(parts: ClusterControllerParts) -> Self {
-        Self { parts }
+        Self {
+            parts,
+            leases: Leases::sole(),
+        }
+    }
+
+    /// Shares the clusters with the controllers of other replicas. Without, all are this one's.
+    #[must_use]
+    pub fn with_leases(mut self, leases: Leases) -> Self {
+        self.leases = leases;
+        self
     }
 
     /// Runs until `cancel`, then waits until everything it started has ended. Clusters stay connected:
@@ -45,10 +59,17 @@ impl ClusterController {
         let tracker = TaskTracker::new();
         let (sender, mut secrets) = watch::channel(None);
         tracker.spawn(kubeconfigs::follow(self.parts.client.clone(), sender, cancel.clone()));
+        tracker.spawn(roots::follow(
+            self.parts.client.clone(),
+            Arc::clone(&self.parts.directory),
+            self.leases.clone(),
+            cancel.clone(),
+        ));
         let (idle, mut idlers) = mpsc::channel(IDLE);
         let mut directory = self.parts.directory.subscribe();
         let mut workers = Workers {
             parts: self.parts,
+            leases: self.leases,
             targets: BTreeMap::new(),
             idle,
             tracker: tracker.clone(),
@@ -123,7 +144,8 @@ impl Workers {
         }
         let (sender, receiver) = watch::channel(target);
         let tasks = (self.tracker.clone(), self.cancel.clone());
-        let worker = Worker::new(name, self.parts.clone(), receiver, self.idle.clone(), tasks);
+        let parts = (self.parts.clone(), self.leases.clone());
+        let worker = Worker::new(name, parts, receiver, self.idle.clone(), tasks);
         self.tracker.spawn(worker.run());
         self.targets.insert(name.to_owned(), sender);
     }

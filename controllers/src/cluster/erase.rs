@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use umbra_apimachinery::gvk::GroupResource;
-use umbra_registry::copies::catalog::CATALOG;
+use umbra_registry::copies::catalog::{CATALOG, catalog_prefix};
 use umbra_registry::copies::key::COPIES;
 use umbra_storage::{Error, RangeRequest, Store};
 
@@ -27,6 +27,15 @@ pub(super) async fn erase_everything(store: &dyn Store, cluster: &str) -> Result
 fn group_resource(segments: &str) -> Option<GroupResource> {
     let (group, resource) = segments.split_once('/')?;
     Some(GroupResource::new(if group == "core" { "" } else { group }, resource))
+}
+
+/// Whether the store has anything of a cluster: the catalog is written first and erased last.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn is_known(store: &dyn Store, cluster: &str) -> Result<bool, Error> {
+    let catalog = RangeRequest::prefix(catalog_prefix(cluster)).limit(1);
+    Ok(!store.range(catalog).await?.entries.is_empty())
 }
 
 /// The clusters that the store has a catalog of.

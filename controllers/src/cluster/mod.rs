@@ -12,6 +12,12 @@
 //! 4. add it to [`Children`], which probes it and through which users' requests go, and copy it ([`ClusterCopy`]);
 //! 5. write what comes of it into the status.
 //!
+//! # Replicas
+//! Every replica connects every cluster, because every replica passes requests on and judges by its own probes whether that
+//! is possible; where it is not connected itself, it says what the status says. The one that holds the lease of the cluster
+//! ([`crate::lease`]) puts the finalizer, copies, erases and writes the status; the others follow the status. Whoever gets
+//! the lease goes on copying where the last holder stopped.
+//!
 //! Deliberate limits:
 //! * Credentials are taken from the namespace `umbra-system` alone, so that who may register a cluster cannot make the
 //!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own; it may name
@@ -30,6 +36,7 @@ mod erase;
 mod facts;
 mod kubeconfigs;
 mod reporter;
+mod roots;
 mod session;
 mod status;
 #[cfg(test)]

@@ -59,8 +59,10 @@ struct Copying {
 
 /// What starts copies.
 pub(super) struct Copier<'a> {
+    /// As the holder of the cluster's lease writes to it.
     pub(super) store: &'a Arc<dyn Store>,
     pub(super) tracker: &'a TaskTracker,
+    /// Ends copies that nobody has stopped.
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -83,11 +85,13 @@ impl Session {
         }
     }
 
-    /// Acts on what has changed.
+    /// Acts on what has changed. Without a `copier`, copying is another replica's.
     ///
     /// # Errors
     /// Where the cluster turns out to be another one, or no longer says which it is: it is not to be used any more.
-    pub(super) async fn step(&mut self, uid: &str, sync: &Sync, copier: Copier<'_>) -> Result<(), Problem> {
+    pub(super) async fn step(&mut self, uid: &str, sync: &Sync, copier: Option<Copier<'_>>) -> Result<(), Problem> {
+        // Another replica may have been the first to see the cluster.
+        check_identity(uid, &self.facts)?;
         let unreachable = matches!(*self.health.borrow_and_update(), Health::Unreachable { .. });
         if unreachable {
             self.unverified = true;
@@ -106,6 +110,10 @@ impl Session {
         if self.unverified {
             return Ok(());
         }
+        let Some(copier) = copier else {
+            self.stop_copying().await;
+            return Ok(());
+        };
         let copying = self
             .copying
             .get_or_insert_with(|| start(&self.child, self.sync.clone(), &copier));

@@ -1,7 +1,9 @@
 //! One ManagedCluster: follows what it asks for, and cleans up when it goes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -13,14 +15,19 @@ use tokio_util::task::TaskTracker;
 use umbra_api::cluster::{CopiedResource, ManagedCluster, ManagedClusterStatus};
 use umbra_child::{Child, ChildConfig};
 use umbra_registry::copies::retry;
+use umbra_storage::Store;
 
 use crate::cluster::connection::{Problem, Wanted};
-use crate::cluster::erase::erase_everything;
+use crate::cluster::erase::{erase_everything, is_known};
 use crate::cluster::facts::{self, Facts};
 use crate::cluster::reporter::Reporter;
 use crate::cluster::session::{Copier, Session, check_identity};
 use crate::cluster::status::{self, Finding, Observation};
 use crate::cluster::{ClusterControllerParts, FIELD_MANAGER, FINALIZER};
+use crate::lease::{Held, Lease, LeaseKey, Leases};
+
+/// How soon it is looked again whether the holder of its lease has erased what is left of a cluster.
+const ERASED: Duration = Duration::from_secs(5);
 
 /// What a worker is to bring about.
 #[derive(Debug, Clone, Default)]
@@ -97,9 +104,19 @@ impl Drop for Temporary {
     }
 }
 
+/// The right to copy the cluster and to write its status.
+struct Holding {
+    held: Held,
+    /// The store, to write to under the lease.
+    store: Arc<dyn Store>,
+}
+
 /// One ManagedCluster.
 pub(super) struct Worker {
     name: String,
+    lease: Lease,
+    /// `None` while another replica holds the lease.
+    holding: Option<Holding>,
     parts: ClusterControllerParts,
     api: Api<ManagedCluster>,
     targets: watch::Receiver<Target>,
@@ -117,7 +134,7 @@ impl Worker {
     /// the sender of `targets` is dropped.
     pub(super) fn new(
         name: &str,
-        parts: ClusterControllerParts,
+        (parts, leases): (ClusterControllerParts, Leases),
         targets: watch::Receiver<Target>,
         idle: mpsc::Sender<String>,
         (tracker, cancel): (TaskTracker, CancellationToken),
@@ -125,6 +142,8 @@ impl Worker {
         let api: Api<ManagedCluster> = Api::all(parts.client.clone());
         Self {
             name: name.to_owned(),
+            lease: leases.lease(LeaseKey::cluster(name)),
+            holding: None,
             reporter: Reporter::new(api.clone(), name),
             parts,
             api,
@@ -141,14 +160,34 @@ impl Worker {
     pub(super) async fn run(mut self) {
         let cancel = self.cancel.clone();
         cancel.run_until_cancelled(self.run_on()).await;
+        self.stop_copying().await;
+    }
+
+    async fn stop_copying(&mut self) {
         if let Phase::Connected(session) = &mut self.phase {
             session.stop_copying().await;
+        }
+    }
+
+    /// Takes note of who holds the lease now.
+    async fn look_at_lease(&mut self) {
+        if self.holding.as_ref().is_some_and(|one| one.held.lost().is_cancelled()) {
+            // The lease may go to another replica only when nothing is copied here any more.
+            self.stop_copying().await;
+            self.holding = None;
+        }
+        if self.holding.is_none() {
+            self.holding = self.lease.acquire().now_or_never().map(|held| Holding {
+                store: held.store(&self.parts.store),
+                held,
+            });
         }
     }
 
     async fn run_on(&mut self) {
         let mut failures = 0;
         loop {
+            self.look_at_lease().await;
             let target = self.targets.borrow_and_update().clone();
             let next = match self.step(&target).await {
                 Ok(next) => {
@@ -172,6 +211,10 @@ impl Worker {
     async fn step(&mut self, target: &Target) -> Result<Option<Instant>, WorkerError> {
         let Some(cluster) = &target.cluster else {
             self.leave().await?;
+            if self.holding.is_none() && is_known(&*self.parts.store, &self.name).await? {
+                // Should the holder not live to erase it, it is for this replica to do.
+                return Ok(Some(Instant::now() + ERASED));
+            }
             // Where nobody listens, everything is ending.
             let _ = self.idle.send(self.name.clone()).await;
             return Ok(None);
@@ -200,11 +243,25 @@ impl Worker {
 
     /// Waits for a change, or until `next`. `false`: there will be no more targets.
     async fn wait(&mut self, next: Option<Instant>) -> bool {
-        let Self { targets, phase, .. } = self;
+        let Self {
+            targets,
+            phase,
+            lease,
+            holding,
+            ..
+        } = self;
+        let lease_changed = async {
+            match holding {
+                Some(one) => one.held.lost().cancelled().await,
+                // Taken again, at once, by the next look at the lease.
+                None => drop(lease.acquire().await),
+            }
+        };
         tokio::select! {
             changed = targets.changed() => changed.is_ok(),
             () = phase.changed() => true,
             () = sleep_until(next) => true,
+            () = lease_changed => true,
         }
     }
 
@@ -261,11 +318,11 @@ impl Worker {
         let Phase::Connected(session) = &mut self.phase else {
             return;
         };
-        let copier = Copier {
-            store: &self.parts.store,
+        let copier = self.holding.as_ref().map(|one| Copier {
+            store: &one.store,
             tracker: &self.tracker,
-            cancel: &self.cancel,
-        };
+            cancel: one.held.lost(),
+        });
         let uid = match self.reporter.current().uid.as_str() {
             "" => session.facts.uid.clone(),
             recorded => recorded.to_owned(),
@@ -296,17 +353,19 @@ impl Worker {
         self.phase = phase;
     }
 
-    /// Leaves nothing of the cluster.
+    /// Leaves nothing of the cluster; what the store has of it is for the holder of the lease to erase.
     async fn leave(&mut self) -> Result<(), WorkerError> {
         self.disconnect(Phase::New).await;
         self.parts.documents.forget(&self.name);
-        erase_everything(&*self.parts.store, &self.name).await?;
+        if let Some(holding) = &self.holding {
+            erase_everything(&*holding.store, &self.name).await?;
+        }
         self.owner = None;
         self.reporter.reset();
         Ok(())
     }
 
-    /// Writes the status, where it is time to. Gives when there is more to do.
+    /// Writes the status, where it is time to and this replica's to do. Gives when there is more to do.
     async fn report(&mut self, cluster: &ManagedCluster) -> Option<Instant> {
         let (wanted, due) = match &self.phase {
             Phase::New => return None,
@@ -314,7 +373,10 @@ impl Worker {
             Phase::Retrying(last) => (self.not_connected(cluster, &last.problem), Some(last.at)),
             Phase::Connected(session) => (self.connected(cluster, session), session.due()),
         };
-        let again = self.reporter.publish(wanted).await;
+        let again = match &self.holding {
+            Some(_) => self.reporter.publish(wanted).await,
+            None => None,
+        };
         [due, again].into_iter().flatten().min()
     }
 
@@ -357,8 +419,11 @@ impl Worker {
         status::next(self.reporter.current(), observation, Timestamp::now())
     }
 
-    /// Puts the finalizer on or takes it off; whether that changed anything.
+    /// Puts the finalizer on or takes it off, where that is this replica's to do; whether that changed anything.
     async fn set_finalizer(&self, cluster: &ManagedCluster, wanted: bool) -> Result<bool, WorkerError> {
+        if self.holding.is_none() {
+            return Ok(false);
+        }
         let Some(patch) = finalizer_patch(cluster, wanted) else {
             return Ok(false);
         };

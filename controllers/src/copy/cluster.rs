@@ -17,6 +17,7 @@ use umbra_storage::{Precondition, Store};
 
 use crate::copy::discover::{Discovered, discover};
 use crate::copy::erase::erase_prefix;
+use crate::copy::position::{Positions, SAVE_INTERVAL, positions_key};
 use crate::copy::resource::{ResourceCopy, ResourceState};
 use crate::copy::selection::copied_resources;
 use crate::copy::source::{Source, SourceError};
@@ -26,6 +27,8 @@ use crate::copy::source::{Source, SourceError};
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 /// Definitions change in bursts; one discovery after this long serves the burst.
 const DISCOVERY_DELAY: Duration = Duration::from_millis(200);
+/// How long the last positions may take to be written at the end.
+const LAST_SAVE: Duration = Duration::from_secs(2);
 
 /// How the copies of a cluster stand.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +55,7 @@ pub struct ClusterCopy {
     sync: Sync,
     source: Arc<dyn Source>,
     store: Arc<dyn Store>,
+    positions: Arc<Positions>,
     state: watch::Sender<ClusterState>,
     definitions_changed: Arc<Notify>,
 }
@@ -78,6 +82,7 @@ impl ClusterCopy {
                 cluster: name.into(),
                 sync,
                 source,
+                positions: Arc::new(Positions::new(name, Arc::clone(&store))),
                 store,
                 state,
                 definitions_changed,
@@ -92,13 +97,28 @@ impl ClusterCopy {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = self.run_on(&tracker, &cancel) => {}
+            () = self.save_positions() => {}
         }
         tracker.close();
         tracker.wait().await;
+        // Whoever goes on has less to look at again; nothing is lost without.
+        let _ = tokio::time::timeout(LAST_SAVE, self.positions.save()).await;
+    }
+
+    async fn save_positions(&self) {
+        loop {
+            tokio::time::sleep(SAVE_INTERVAL).await;
+            if let Err(error) = self.positions.save().await {
+                tracing::debug!(cluster = %self.cluster, %error, "how far the cluster has been copied is not written");
+            }
+        }
     }
 
     async fn run_on(&self, tracker: &TaskTracker, cancel: &CancellationToken) {
         let mut running: BTreeMap<GroupResource, Running> = BTreeMap::new();
+        if let Err(error) = self.positions.load().await {
+            tracing::debug!(cluster = %self.cluster, %error, "how far the cluster has been copied cannot be read; listing");
+        }
         let mut failures = 0;
         loop {
             match self.discover_and_store().await {
@@ -201,7 +221,11 @@ impl ClusterCopy {
             }
             if !wanted.contains_key(&name) {
                 let prefix = cluster_prefix(&name, &self.cluster);
-                if let Err(error) = erase_prefix(&*self.store, &prefix).await {
+                let forgotten = self.positions.forget(&name).await;
+                if let Err(error) = match forgotten {
+                    Ok(()) => erase_prefix(&*self.store, &prefix).await,
+                    failed => failed,
+                } {
                     tracing::warn!(cluster = %self.cluster, resource = %name, %error, "copies are not erased");
                 }
             }
@@ -232,6 +256,7 @@ impl ClusterCopy {
             resource: resource.clone(),
             source: Arc::clone(&self.source),
             store: Arc::clone(&self.store),
+            positions: Arc::clone(&self.positions),
             state: sender,
             written: defines.then(|| Arc::clone(&self.definitions_changed)),
         };
@@ -278,6 +303,10 @@ pub async fn erase_cluster(
     cluster: &str,
     copied: impl IntoIterator<Item = GroupResource>,
 ) -> Result<(), umbra_storage::Error> {
+    match store.delete(&positions_key(cluster), Precondition::None).await {
+        Ok(_) | Err(umbra_storage::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
     for resource in copied {
         erase_prefix(store, &cluster_prefix(&resource, cluster)).await?;
     }

@@ -9,6 +9,7 @@ mod cluster;
 mod discover;
 mod erase;
 mod page;
+mod position;
 mod resource;
 mod selection;
 mod source;

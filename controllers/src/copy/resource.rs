@@ -3,6 +3,9 @@
 //! A list is compared with the copies that are there, and only what differs is written, so a child that reconnects
 //! causes events for what changed in the meantime and nothing else. Copies are removed only after a complete list, or
 //! for an event that says so: a child that fails never loses its copies.
+//!
+//! Who begins to copy goes on from where the last one stopped (see `position`), also in another process, and lists only where
+//! that is not known, or where the child no longer knows it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use umbra_registry::copies::translate::{Translated, to_view};
 use umbra_storage::{Operation, Precondition, RangeRequest, Store};
 
 use crate::copy::page::{ACCEPT, EventReader, Page, Received, ReceivedObject};
+use crate::copy::position::{Positions, Replay};
 use crate::copy::source::{Source, SourceError};
 
 /// Objects a page: what kubectl and client-go's pager ask for.
@@ -37,6 +41,8 @@ const WATCH_SECONDS: u64 = 600;
 /// promise no bookmarks on a resource that nothing happens to. It only bounds how long a watch that the server has forgotten
 /// goes unnoticed; connections that are dead are noticed by their pings.
 const WATCH_SILENCE: Duration = Duration::from_secs(180);
+/// What a child knows of the past it sends at once; when nothing has come for this long, the past is over.
+const REPLAY_SILENCE: Duration = Duration::from_secs(1);
 
 /// How the copies of one resource stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,9 +70,29 @@ pub(crate) struct ResourceCopy {
     pub(crate) resource: ResourceDescriptor,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) store: Arc<dyn Store>,
+    /// How far each resource of the cluster has been copied.
+    pub(crate) positions: Arc<Positions>,
     pub(crate) state: watch::Sender<ResourceState>,
     /// Told after every write, where others have to know.
     pub(crate) written: Option<Arc<Notify>>,
+}
+
+/// How far copying has come.
+#[derive(Default)]
+struct Progress {
+    /// The revision to watch from; `None` where a list is needed.
+    revision: Option<String>,
+    /// While events come that may have been copied before.
+    replay: Option<Replay>,
+}
+
+/// What is to be written of a run of events.
+#[derive(Default)]
+struct Run {
+    operations: Vec<Operation>,
+    /// How far the run came.
+    reached: Option<String>,
+    failure: Option<SourceError>,
 }
 
 impl ResourceCopy {
@@ -80,14 +106,15 @@ impl ResourceCopy {
 
     async fn run_on(&self) {
         let mut failures = 0;
-        let mut revision = None;
+        let mut progress = Progress::default();
+        let mut resumable = true;
         loop {
-            match self.step(&mut revision, &mut failures).await {
+            match self.step(&mut progress, &mut resumable, &mut failures).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
                     if matches!(&error, CopyError::Source(source) if source.is_expired()) {
-                        revision = None;
+                        progress = Progress::default();
                     }
                     self.report(&error);
                     tokio::time::sleep(retry::pause(failures)).await;
@@ -96,18 +123,54 @@ impl ResourceCopy {
         }
     }
 
-    /// A list where there is no revision to watch from, and then one watch.
-    async fn step(&self, revision: &mut Option<String>, failures: &mut u32) -> Result<(), CopyError> {
-        if revision.is_none() {
-            *revision = Some(self.list().await?);
+    /// Where there is no revision to watch from, the one where the last copy stopped or a list; and then one watch. What the
+    /// last copy has left is tried once.
+    async fn step(&self, progress: &mut Progress, resumable: &mut bool, failures: &mut u32) -> Result<(), CopyError> {
+        if progress.revision.is_none() {
+            let resumed = if *resumable { self.resume().await? } else { None };
+            *resumable = false;
+            *progress = match resumed {
+                Some(resumed) => resumed,
+                None => Progress {
+                    revision: Some(self.list().await?),
+                    replay: None,
+                },
+            };
             *failures = 0;
-            self.state.send_replace(ResourceState {
-                synced: true,
-                ..ResourceState::default()
-            });
         }
-        let from = revision.clone().expect("a list gives a revision");
-        self.watch(&from, revision).await
+        self.watch(progress).await
+    }
+
+    /// Where the last copy stopped, if the child still is where it was. A child that has been set back to an earlier state
+    /// would be watched from a revision that it has yet to reach, in silence.
+    async fn resume(&self) -> Result<Option<Progress>, CopyError> {
+        let resource = self.group_resource();
+        let Some(position) = self.positions.get(&resource) else {
+            return Ok(None);
+        };
+        if position.version != self.resource.resource.version {
+            return Ok(None);
+        }
+        let path = self.path("limit=1");
+        let body = self.source.get(&path, ACCEPT).await?;
+        let page = Page::parse(&body).map_err(|source| SourceError::Malformed { path, source })?;
+        let now = page.metadata.resource_version.parse().ok();
+        let Some(now) = now.filter(|now| *now >= position.resource_version) else {
+            return Ok(None);
+        };
+        self.write_columns(&page.columns).await?;
+        let mut present = HashMap::new();
+        for (key, revision) in self.present().await? {
+            let Ok(revision) = revision.parse() else {
+                return Ok(None);
+            };
+            present.insert(key, revision);
+        }
+        tracing::debug!(cluster = %self.cluster, %resource, from = position.resource_version, now, "copying goes on");
+        Ok(Some(Progress {
+            revision: Some(position.resource_version.to_string()),
+            replay: Some(Replay::new(present, now)),
+        }))
     }
 
     /// An expired revision says nothing of the copies: they stay as they are until the list that follows.
@@ -171,6 +234,7 @@ impl ResourceCopy {
                     .map(|key| Operation::delete(key, Precondition::None))
                     .collect();
                 self.write(gone).await?;
+                self.note(&page.metadata.resource_version);
                 return Ok(page.metadata.resource_version);
             }
             token = page.metadata.continue_token;
@@ -196,20 +260,34 @@ impl ResourceCopy {
         }
     }
 
-    /// Follows one watch to its end, which is no error; `revision` follows what has been written.
-    async fn watch(&self, from: &str, revision: &mut Option<String>) -> Result<(), CopyError> {
+    /// Follows one watch to its end, which is no error; `progress` follows what has been written.
+    async fn watch(&self, progress: &mut Progress) -> Result<(), CopyError> {
+        let from = progress.revision.as_deref().expect("a watch begins somewhere");
         let query =
             format!("watch=true&allowWatchBookmarks=true&resourceVersion={from}&timeoutSeconds={WATCH_SECONDS}");
         let path = self.path(&query);
         let mut lines = self.source.watch(&path, ACCEPT).await?.ready_chunks(BATCH);
+        self.state.send_if_modified(|state| {
+            let synced = ResourceState {
+                synced: true,
+                ..ResourceState::default()
+            };
+            let changed = *state != synced;
+            *state = synced;
+            changed
+        });
         let mut reader = EventReader::default();
         loop {
-            let chunk = match tokio::time::timeout(WATCH_SILENCE, lines.next()).await {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => return Ok(()),
-                Err(_) => return Ok(()),
+            let silence = match progress.replay {
+                Some(_) => REPLAY_SILENCE,
+                None => WATCH_SILENCE,
             };
-            self.apply(chunk, &mut reader, revision, &path).await?;
+            match tokio::time::timeout(silence, lines.next()).await {
+                Ok(Some(chunk)) => self.apply(chunk, &mut reader, progress, &path).await?,
+                Ok(None) => return Ok(()),
+                Err(_) if progress.replay.is_some() => self.finish_replay(progress).await?,
+                Err(_) => return Ok(()),
+            }
         }
     }
 
@@ -218,12 +296,10 @@ impl ResourceCopy {
         &self,
         lines: Vec<Result<Bytes, SourceError>>,
         reader: &mut EventReader,
-        revision: &mut Option<String>,
+        progress: &mut Progress,
         path: &str,
     ) -> Result<(), CopyError> {
-        let mut operations = Vec::with_capacity(lines.len());
-        let mut reached = None;
-        let mut failure = None;
+        let mut run = Run::default();
         for line in lines {
             let columns = reader.columns.clone();
             let event = line.and_then(|line| {
@@ -236,37 +312,87 @@ impl ResourceCopy {
                 self.write_columns(new).await?;
             }
             let columns = reader.columns.as_deref().unwrap_or_default();
-            let (deleted, object) = match event {
-                Ok(Received::Put(object)) => (false, object),
-                Ok(Received::Deleted(object)) => (true, object),
-                Ok(Received::Bookmark(at)) => {
-                    reached = Some(at);
-                    continue;
-                }
-                Ok(Received::Error(status)) => {
-                    failure = Some(SourceError::Status(Box::new(status)));
-                    break;
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            };
-            let Some((key, translated)) = self.translate(&object, columns) else {
-                continue;
-            };
-            reached = Some(translated.envelope.header.child_revision.clone());
-            operations.push(if deleted {
-                Operation::delete(key, Precondition::None)
+            match event {
+                Ok(Received::Put(object)) => self.take(&object, columns, false, progress, &mut run),
+                Ok(Received::Deleted(object)) => self.take(&object, columns, true, progress, &mut run),
+                Ok(Received::Bookmark(at)) => run.reached = Some(at),
+                Ok(Received::Error(status)) => run.failure = Some(SourceError::Status(Box::new(status))),
+                Err(error) => run.failure = Some(error),
+            }
+            if run.failure.is_some() {
+                break;
+            }
+        }
+        self.write_or_list(run.operations, progress).await?;
+        if let Some(reached) = run.reached.filter(|reached| !reached.is_empty()) {
+            let is_past = |replay: &Replay| reached.parse().is_ok_and(|at| replay.ends_at(at));
+            let past = progress.replay.as_ref().is_some_and(is_past);
+            progress.revision = Some(reached);
+            if past {
+                self.finish_replay(progress).await?;
             } else {
-                Operation::put(key, translated.envelope.encode(), Precondition::None)
-            });
+                self.note_progress(progress);
+            }
         }
-        self.write(operations).await?;
-        if let Some(reached) = reached.filter(|reached| !reached.is_empty()) {
-            *revision = Some(reached);
+        run.failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    /// Takes one event into a run.
+    fn take(
+        &self,
+        object: &ReceivedObject,
+        columns: &[ColumnDefinition],
+        deleted: bool,
+        progress: &mut Progress,
+        run: &mut Run,
+    ) {
+        let Some((key, translated)) = self.translate(object, columns) else {
+            return;
+        };
+        let revision = translated.envelope.header.child_revision.clone();
+        let operation = if deleted {
+            Operation::delete(key.as_str(), Precondition::None)
+        } else {
+            Operation::put(key.as_str(), translated.envelope.encode(), Precondition::None)
+        };
+        match (&mut progress.replay, revision.parse()) {
+            (Some(replay), Ok(at)) => run.operations.extend(replay.filter(key, at, operation)),
+            _ => run.operations.push(operation),
         }
-        failure.map_or(Ok(()), |failure| Err(failure.into()))
+        run.reached = Some(revision);
+    }
+
+    /// Makes the copies that have waited for the end of a replay.
+    async fn finish_replay(&self, progress: &mut Progress) -> Result<(), CopyError> {
+        if let Some(replay) = &mut progress.replay {
+            let waiting = replay.take_waiting();
+            self.write_or_list(waiting, progress).await?;
+            progress.replay = None;
+        }
+        self.note_progress(progress);
+        Ok(())
+    }
+
+    /// Writes. Where that fails, only a list tells what of a replay has been written.
+    async fn write_or_list(&self, operations: Vec<Operation>, progress: &mut Progress) -> Result<(), CopyError> {
+        let replays = progress.replay.is_some();
+        let written = self.write(operations).await;
+        if written.is_err() && replays {
+            *progress = Progress::default();
+        }
+        written
+    }
+
+    /// Notes how far copying has come. During a replay something may be left to write.
+    fn note_progress(&self, progress: &Progress) {
+        if let (None, Some(revision)) = (&progress.replay, &progress.revision) {
+            self.note(revision);
+        }
+    }
+
+    fn note(&self, revision: &str) {
+        let version = &self.resource.resource.version;
+        self.positions.set(&self.group_resource(), version, revision);
     }
 
     /// An object that cannot be copied is left out, and said so; its neighbours are not its prisoners.

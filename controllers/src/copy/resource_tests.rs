@@ -80,6 +80,12 @@ struct Fixture {
 
 impl Fixture {
     fn start(script: Script, store: Arc<Embedded>) -> Self {
+        let positions = Positions::new("east", Arc::clone(&store) as Arc<dyn Store>);
+        Self::start_at(script, store, Arc::new(positions))
+    }
+
+    /// As one who goes on from where somebody else has stopped.
+    fn start_at(script: Script, store: Arc<Embedded>, positions: Arc<Positions>) -> Self {
         let script = Arc::new(script);
         let (sender, state) = watch::channel(ResourceState::default());
         let resource = ResourceDescriptor {
@@ -93,6 +99,7 @@ impl Fixture {
             resource,
             source: Arc::clone(&script) as Arc<dyn Source>,
             store: Arc::clone(&store) as Arc<dyn Store>,
+            positions,
             state: sender,
             written: None,
         };
@@ -248,4 +255,136 @@ async fn a_silent_watch_is_begun_anew_and_is_no_failure() {
         .count();
     assert_eq!(watches, 2);
     fixture.stop().await;
+}
+
+/// The resource versions of the pods, and "gone", in the order in which watchers of the store saw them, by name.
+async fn history(store: &Embedded, after: Revision) -> std::collections::BTreeMap<String, Vec<String>> {
+    let mut seen: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    let until = store.current_revision().await.unwrap();
+    let mut events = store.watch("/umbra/", after).await.unwrap();
+    let mut at = after;
+    while at < until {
+        let event = events.next().await.unwrap().unwrap();
+        at = event.revision();
+        let name = |key: &str| {
+            key.strip_prefix("/umbra/copies/core/pods/east/shop/")
+                .map(str::to_owned)
+        };
+        match event {
+            umbra_storage::WatchEvent::Put { entry, .. } => {
+                if let Some(name) = name(&entry.key) {
+                    let revision = Envelope::decode(&entry.value).unwrap().header.child_revision;
+                    seen.entry(name).or_default().push(revision);
+                }
+            }
+            umbra_storage::WatchEvent::Delete { key, .. } => {
+                if let Some(name) = name(&key) {
+                    seen.entry(name).or_default().push("gone".to_owned());
+                }
+            }
+            umbra_storage::WatchEvent::Progress { .. } => {}
+        }
+    }
+    seen
+}
+
+/// Somebody copied up to 14 and said only that 10 was reached. The child tells everything since 10.
+fn since_ten() -> Vec<Value> {
+    vec![
+        event("MODIFIED", &pod("a", "11")),
+        event("ADDED", &pod("short", "12")),
+        event("DELETED", &pod("short", "13")),
+        event("ADDED", &pod("b", "14")),
+        event("MODIFIED", &pod("a", "15")),
+        event("ADDED", &pod("c", "16")),
+    ]
+}
+
+async fn stopped_at_fourteen() -> (Arc<Embedded>, Arc<Positions>) {
+    let store = Arc::new(Embedded::in_memory());
+    let script = Script {
+        lists: Mutex::new([Ok(list("14", "", &[pod("a", "11"), pod("b", "14")]))].into()),
+        ..Script::default()
+    };
+    let mut first = Fixture::start(script, store);
+    first.synced().await;
+    let store = first.stop().await;
+    let positions = Positions::new("east", Arc::clone(&store) as Arc<dyn Store>);
+    positions.set(&GroupResource::new("", "pods"), "v1", "10");
+    (store, Arc::new(positions))
+}
+
+#[tokio::test]
+async fn who_goes_on_repeats_nothing_and_lists_nothing() {
+    let (store, positions) = stopped_at_fourteen().await;
+    let before = store.current_revision().await.unwrap();
+    let (events, receiver) = mpsc::channel(16);
+    let script = Script {
+        lists: Mutex::new([Ok(list("16", "next", &[pod("a", "15")]))].into()),
+        watches: Mutex::new([receiver].into()),
+        ..Script::default()
+    };
+    let mut second = Fixture::start_at(script, store, Arc::clone(&positions));
+    second.synced().await;
+    for event in since_ten() {
+        events.send(event).await.unwrap();
+    }
+    second.copies_are(&[("a", "15"), ("b", "14"), ("c", "16")]).await;
+    let asked = second.script.asked.lock().clone();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked[0].contains("limit=1") && !asked[0].contains("limit=1&") && asked[1].contains("resourceVersion=10&"));
+    let store = second.stop().await;
+    let seen = history(&store, before).await;
+    let expected = [("a", vec!["15".to_owned()]), ("c", vec!["16".to_owned()])];
+    assert_eq!(seen, expected.map(|(name, seen)| (name.to_owned(), seen)).into());
+    assert_eq!(
+        positions.get(&GroupResource::new("", "pods")).unwrap().resource_version,
+        16
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_the_child_no_longer_knows_is_listed_anew() {
+    let (store, positions) = stopped_at_fourteen().await;
+    let before = store.current_revision().await.unwrap();
+    let (events, receiver) = mpsc::channel(1);
+    let script = Script {
+        lists: Mutex::new(
+            [
+                Ok(list("20", "next", &[pod("a", "15")])),
+                Ok(list("20", "", &[pod("a", "15"), pod("c", "16")])),
+            ]
+            .into(),
+        ),
+        watches: Mutex::new([receiver].into()),
+        ..Script::default()
+    };
+    let gone = serde_json::to_value(Status::expired("too old")).unwrap();
+    events.send(json!({"type": "ERROR", "object": gone})).await.unwrap();
+    let second = Fixture::start_at(script, store, positions);
+    second.copies_are(&[("a", "15"), ("c", "16")]).await;
+    let store = second.stop().await;
+    let seen = history(&store, before).await;
+    let expected = [("a", vec!["15"]), ("b", vec!["gone"]), ("c", vec!["16"])];
+    let expected = expected.map(|(name, seen)| (name.to_owned(), seen.into_iter().map(str::to_owned).collect()));
+    assert_eq!(seen, expected.into());
+}
+
+#[tokio::test]
+async fn a_child_that_was_set_back_is_listed() {
+    let (store, positions) = stopped_at_fourteen().await;
+    let script = Script {
+        lists: Mutex::new(
+            [
+                Ok(list("9", "next", &[pod("a", "8")])),
+                Ok(list("9", "", &[pod("a", "8")])),
+            ]
+            .into(),
+        ),
+        ..Script::default()
+    };
+    let mut second = Fixture::start_at(script, store, positions);
+    second.synced().await;
+    second.copies_are(&[("a", "8")]).await;
+    second.stop().await;
 }

@@ -20,15 +20,12 @@ use umbra_registry::mirror::Mirror;
 
 use super::child::Access;
 use super::dispatch::Seen;
+use super::holding::{Dispatching, Holding};
 use super::queue::{Outcome, Queue};
 use super::state::{FleetState, PlacementKey, RenderingKey};
 use super::write::Writer;
+use crate::lease::Leases;
 
-/// Tasks that compute and store are worked on by so many at a time.
-const PLANNERS: usize = 4;
-/// Objects that are dispatched to one cluster at a time: enough to hide a round trip, few enough not to be throttled by
-/// priority and fairness of an API server that has other clients.
-const DISPATCHERS: usize = 8;
 /// How far a state may be behind the store before a task is tried again.
 const FRESHNESS: Duration = Duration::from_secs(5);
 
@@ -78,16 +75,18 @@ pub(super) struct Inner {
     pub(super) directory: Arc<Mirror<Directory>>,
     pub(super) catalog: Arc<Mirror<Catalog>>,
     pub(super) copies: Arc<Copies>,
-    pub(super) children: Access,
+    /// The clusters, as far as this replica may write to them.
+    pub(super) children: Arc<Holding>,
+    pub(super) leases: Leases,
     pub(super) writer: Writer,
     pub(super) seen: Mutex<HashMap<RenderingKey, Seen>>,
     pub(super) tasks: Queue<Task>,
     /// One queue a cluster, so that one that hangs delays only itself.
-    dispatch: Mutex<BTreeMap<String, Arc<Queue<RenderingKey>>>>,
+    pub(super) dispatching: Mutex<BTreeMap<String, Dispatching>>,
     /// Resources whose copies are watched.
     pub(super) watched: Mutex<BTreeSet<GroupResource>>,
-    tracker: TaskTracker,
-    cancel: CancellationToken,
+    pub(super) tracker: TaskTracker,
+    pub(super) cancel: CancellationToken,
 }
 
 impl std::fmt::Debug for Inner {
@@ -114,10 +113,11 @@ impl FleetController {
                 directory,
                 catalog,
                 copies,
-                children,
+                children: Arc::new(Holding::new(children)),
+                leases: Leases::sole(),
                 seen: Mutex::default(),
                 tasks: Queue::default(),
-                dispatch: Mutex::default(),
+                dispatching: Mutex::default(),
                 watched: Mutex::default(),
                 tracker: TaskTracker::new(),
                 cancel: CancellationToken::new(),
@@ -125,13 +125,22 @@ impl FleetController {
         }
     }
 
+    /// Shares the work with the controllers of other replicas: plans while it holds the lease of the fleet, and dispatches to
+    /// the clusters whose leases it holds. Without, it holds all.
+    #[must_use]
+    pub fn with_leases(mut self, leases: Leases) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("a controller that does not run has its parts for itself");
+        inner.leases = leases;
+        self
+    }
+
     /// Works until `cancel`, and until everything under way has ended. May be stopped at any point; another controller goes
     /// on from there. Two at a time would only get in each other's way, not do wrong.
     pub async fn run(self, cancel: CancellationToken) {
         let inner = self.inner;
-        for _ in 0..PLANNERS {
-            inner.spawn(|inner| async move { inner.work_on_tasks().await });
-        }
+        // Until the lease is held.
+        inner.tasks.close();
+        inner.spawn(|inner| async move { inner.plan_under_lease().await });
         inner.spawn(|inner| async move { inner.follow_fleet().await });
         inner.spawn(|inner| async move { inner.follow_clusters().await });
         cancel.cancelled().await;
@@ -165,7 +174,7 @@ impl Inner {
         FleetState::new(self.api.cache().snapshot(), self.api.name())
     }
 
-    async fn work_on_tasks(&self) {
+    pub(super) async fn work_on_tasks(&self) {
         loop {
             let task = self.tasks.next().await;
             let result = match &task {
@@ -178,29 +187,12 @@ impl Inner {
         }
     }
 
-    async fn work_on_cluster(&self, queue: &Queue<RenderingKey>) {
+    pub(super) async fn work_on_cluster(&self, queue: &Queue<RenderingKey>) {
         loop {
             let key = queue.next().await;
             let result = self.dispatch(&key).await;
             queue.finish(&key, outcome(&key, result));
         }
-    }
-
-    /// Asks for a rendering to be dispatched.
-    pub(super) fn wants_dispatch(self: &Arc<Self>, cluster: &str, key: RenderingKey) {
-        let mut queues = self.dispatch.lock();
-        let queue = match queues.get(cluster) {
-            Some(queue) => queue,
-            None => {
-                let queue: Arc<Queue<RenderingKey>> = Arc::default();
-                for _ in 0..DISPATCHERS {
-                    let queue = Arc::clone(&queue);
-                    self.spawn(|inner| async move { inner.work_on_cluster(&queue).await });
-                }
-                queues.entry(cluster.to_owned()).or_insert(queue)
-            }
-        };
-        queue.add(key);
     }
 }
 

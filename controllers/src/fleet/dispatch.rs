@@ -19,7 +19,7 @@ use umbra_registry::fleet::printer::is_applied;
 use umbra_registry::fleet::{TemplateKey, cache};
 use umbra_storage::CachedObject;
 
-use super::child::{ApplyOptions, ChildFailure};
+use super::child::{ApplyOptions, ChildAccess as _, ChildFailure};
 use super::controller::Inner;
 use super::drift::{Differences, differences};
 use super::plan::{renderings, set_rendered};

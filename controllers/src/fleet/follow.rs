@@ -51,11 +51,19 @@ impl Inner {
     fn look_at_everything(self: &Arc<Self>, snapshot: &Snapshot<FleetObject>) {
         for object in snapshot {
             match &object.extra {
-                FleetObject::Template(key, _) => self.tasks.add(Task::Plan(key.clone())),
                 FleetObject::Rendering(rendering) => self.rendering_changed(rendering, None),
-                FleetObject::Placement(placement) => self.tasks.add(Task::Placement(PlacementKey::of(placement))),
-                FleetObject::Override(found) => self.tasks.add(Task::Override(found.identity.clone())),
+                other => self.plan_for(other),
             }
+        }
+    }
+
+    /// What there is to compute for an object that nothing is known of.
+    pub(super) fn plan_for(&self, object: &FleetObject) {
+        match object {
+            FleetObject::Template(key, _) => self.tasks.add(Task::Plan(key.clone())),
+            FleetObject::Rendering(rendering) => self.plan_for_rendering(rendering, None),
+            FleetObject::Placement(placement) => self.tasks.add(Task::Placement(PlacementKey::of(placement))),
+            FleetObject::Override(found) => self.tasks.add(Task::Override(found.identity.clone())),
         }
     }
 
@@ -81,6 +89,9 @@ impl Inner {
                     _ => None,
                 });
                 self.rendering_changed(rendering, before.filter(|_| !is_gone));
+                if is_gone {
+                    self.stop_dispatching_where_done(&rendering.spec.cluster);
+                }
             }
             FleetObject::Placement(placement) => {
                 let before = before.and_then(|before| match before {
@@ -165,17 +176,23 @@ impl Inner {
             self.watch_copies(&template.resource);
             self.wants_dispatch(cluster, RenderingKey::of(rendering));
         }
+        // Content waits for its namespace, and says why where there is trouble.
+        let applied = |one: &Rendering| (is_applied(one), applied_condition(one).cloned());
+        if template.is_namespace() && before.is_none_or(|before| applied(before) != applied(rendering)) {
+            self.wake_content(&template.name, cluster);
+        }
+        self.plan_for_rendering(rendering, before);
+    }
+
+    /// What a rendering that is new, has changed (`before`), or is gone, gives to compute.
+    fn plan_for_rendering(&self, rendering: &Rendering, before: Option<&Rendering>) {
+        let template = template_of(&rendering.spec.template);
         if before.is_none() {
             // New or gone: there may be another to make, and its namespace comes along.
             self.tasks.add(Task::Plan(template.clone()));
             if let Some(namespace) = &template.namespace {
                 self.tasks.add(Task::Plan(TemplateKey::namespace(namespace)));
             }
-        }
-        // Content waits for its namespace, and says why where there is trouble.
-        let applied = |one: &Rendering| (is_applied(one), applied_condition(one).cloned());
-        if template.is_namespace() && before.is_none_or(|before| applied(before) != applied(rendering)) {
-            self.wake_content(&template.name, cluster);
         }
         self.tasks.add_after(Task::Template(template), COALESCE);
         for one in [Some(rendering), before].into_iter().flatten() {
@@ -296,6 +313,9 @@ impl Inner {
             if changed && pending {
                 self.wants_dispatch(cluster, RenderingKey::of(&rendering));
             }
+        }
+        for cluster in before.keys().filter(|cluster| !now.contains_key(*cluster)) {
+            self.stop_dispatching_where_done(cluster);
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | [`drift`] | whether a cluster's object is still what was applied; pure |
 //! | [`status`] | what placements, overrides and templates say about all of it |
 //! | [`namespace`] | empties namespaces that are being deleted |
-//! | [`controller`] | runs the work; `follow` says which change gives which work |
+//! | [`controller`] | runs the work; `follow` says which change gives which work, `holding` which replica does it |
 //!
 //! Everything is level-triggered: a task names an object and looks at the present state, so it makes no difference how
 //! often it runs or what it missed. Nothing that matters is kept in memory: what has been decided is in the renderings,
@@ -29,6 +29,7 @@ pub mod controller;
 pub mod dispatch;
 pub mod drift;
 mod follow;
+mod holding;
 pub mod namespace;
 pub mod plan;
 pub mod queue;

@@ -43,6 +43,8 @@ struct State<K> {
     due: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, u32>,
     number: u64,
+    /// Whether nothing is taken.
+    closed: bool,
 }
 
 impl<K> Default for Queue<K> {
@@ -57,6 +59,7 @@ impl<K> Default for Queue<K> {
                 due: HashMap::new(),
                 failures: HashMap::new(),
                 number: 0,
+                closed: false,
             }),
             wake: Notify::new(),
         }
@@ -64,6 +67,19 @@ impl<K> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
+    /// Forgets everything, and takes nothing until [`Queue::open`]. For who has just ended all work.
+    pub fn close(&self) {
+        *self.state.lock() = State {
+            closed: true,
+            ..Self::default().state.into_inner()
+        };
+    }
+
+    /// Takes keys again. Whoever opens asks for everything afterwards.
+    pub fn open(&self) {
+        self.state.lock().closed = false;
+    }
+
     /// Asks for work on `key` now.
     pub fn add(&self, key: K) {
         self.state.lock().add(key);
@@ -135,6 +151,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
 
 impl<K: Clone + Eq + Hash> State<K> {
     fn add(&mut self, key: K) {
+        if self.closed {
+            return;
+        }
         if let Some(due) = self.due.remove(&key) {
             self.later.remove(&due);
         }
@@ -146,7 +165,7 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 
     fn add_at(&mut self, key: K, due: Instant) {
-        if self.queued.contains(&key) || self.again.contains(&key) {
+        if self.closed || self.queued.contains(&key) || self.again.contains(&key) {
             return;
         }
         if let Some(earlier) = self.due.get(&key) {
@@ -222,6 +241,22 @@ mod tests {
         assert_eq!(asked.elapsed(), Duration::ZERO);
         queue.finish(&"a", Outcome::Done);
         assert!(queue.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_queue_forgets_and_takes_nothing() {
+        let queue = Queue::default();
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        queue.add_after("b", Duration::from_secs(1));
+        queue.close();
+        queue.add("c");
+        queue.add_after("d", Duration::ZERO);
+        assert!(queue.is_idle());
+        queue.open();
+        queue.add("a");
+        assert_eq!(queue.next().await, "a", "what ran has been ended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use umbra_apimachinery::status::Status;
 use umbra_registry::fleet::cache::is_deleting;
 use umbra_registry::fleet::names::{FLEET_LABEL, RENDERING_ANNOTATION, RENDERING_UID_ANNOTATION, WITHDRAW_FINALIZER};
 
-use super::child::ChildFailure;
+use super::child::{ChildAccess as _, ChildFailure};
 use super::controller::Inner;
 use super::dispatch::{Problem, has_object, is_ours};
 use super::plan::renderings;
