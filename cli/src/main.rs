@@ -1,10 +1,12 @@
 //! The `umbra` binary: a standalone hub, and what joins clusters to it.
 
+mod backup;
 mod hub;
 mod join;
 mod leave;
 mod progress;
 mod registration;
+mod restore;
 mod up;
 
 use std::process::ExitCode;
@@ -40,6 +42,10 @@ enum Command {
     Join(join::JoinArguments),
     /// Take a child out of the hub and leave nothing behind.
     Leave(leave::LeaveArguments),
+    /// Write everything the hub cannot be made anew without into one file, while it runs or not.
+    Backup(backup::BackupArguments),
+    /// Make a data directory of a backup.
+    Restore(restore::RestoreArguments),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +73,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Join(arguments) => join::run(arguments).await,
         Command::Leave(arguments) => leave::run(arguments).await,
+        Command::Backup(arguments) => backup::run(arguments).await,
+        Command::Restore(arguments) => restore::run(arguments).await,
     }
 }
