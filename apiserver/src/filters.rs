@@ -21,14 +21,17 @@ use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::request::{RequestInfo, RootName, RootPath};
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::UserInfo;
-use umbra_auth::authenticate::{Authenticators, Credentials};
+use umbra_auth::authenticate::{AuthenticationError, Authenticators, Credentials};
+use umbra_auth::delegation::{DelegatedAuthenticator, TokenReviews};
 use umbra_auth::impersonate;
+use umbra_auth::request_header::strip_identity_headers;
+use umbra_auth::trust::ClientTrust;
 use umbra_registry::request::{RequestContext, Warnings};
 use umbra_registry::resource::Body;
 use umbra_registry::root::Root;
 
-use crate::forwarding::{refuse_dot_segments, remove_credentials};
 use crate::metrics::{Finished, InFlightGuard};
+use crate::paths::refuse_dot_segments;
 use crate::query::Query;
 use crate::respond::{add_warnings, empty, failure};
 use crate::service::ApiServer;
@@ -58,21 +61,70 @@ pub(crate) struct Identity(pub(crate) Arc<UserInfo>);
 /// Finds out who sends a request.
 #[async_trait]
 pub trait Authenticate: Send + Sync {
-    /// The sender; `None` is somebody who presents no credentials.
+    /// The sender; `None` is somebody who presents no credentials. Cancel safe.
     ///
     /// # Errors
-    /// Where credentials are presented and prove nothing: the answer is 401, and the text goes to the log.
-    async fn authenticate(&self, peer: &PeerCertificates, headers: &HeaderMap) -> Result<Option<UserInfo>, String>;
+    /// Where credentials are presented and prove nothing (401), or nobody could judge them (500). The text goes to the log.
+    async fn authenticate(
+        &self,
+        peer: &PeerCertificates,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError>;
+
+    /// Removes headers by which front proxies name users, where they have other names than usual. Called for every request
+    /// once it is authenticated; the usual ones are removed after that anyway.
+    fn strip(&self, _headers: &mut HeaderMap) {}
 }
 
 #[async_trait]
 impl Authenticate for Authenticators {
-    async fn authenticate(&self, peer: &PeerCertificates, headers: &HeaderMap) -> Result<Option<UserInfo>, String> {
+    async fn authenticate(
+        &self,
+        peer: &PeerCertificates,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let credentials = Credentials {
             peer_certificates: &peer.0,
             headers,
         };
-        Self::authenticate(self, &credentials, UnixTime::now()).map_err(|error| error.to_string())
+        Ok(Self::authenticate(self, &credentials, UnixTime::now())?.map(Arc::new))
+    }
+}
+
+/// What an aggregated server knows of its clients: whom it trusts, and whom it asks about tokens.
+#[derive(Debug)]
+pub struct Delegated {
+    authenticator: DelegatedAuthenticator,
+    trust: ClientTrust,
+}
+
+impl Delegated {
+    /// Believes front proxies and client certificates as `trust` says, and `tokens` about bearer tokens.
+    #[must_use]
+    pub fn new(trust: ClientTrust, tokens: Option<Arc<TokenReviews>>) -> Self {
+        Self {
+            authenticator: DelegatedAuthenticator::new(trust.authenticators(), tokens),
+            trust,
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticate for Delegated {
+    async fn authenticate(
+        &self,
+        peer: &PeerCertificates,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+        let credentials = Credentials {
+            peer_certificates: &peer.0,
+            headers,
+        };
+        self.authenticator.authenticate(&credentials, UnixTime::now()).await
+    }
+
+    fn strip(&self, headers: &mut HeaderMap) {
+        self.trust.strip(headers);
     }
 }
 
@@ -189,7 +241,8 @@ impl ApiServer {
         let user = self.authenticated(arrival, &mut request).await?;
         let user = self.impersonated(user, request.headers()).await?;
         let user = arrival.user.get_or_init(|| user);
-        remove_credentials(request.headers_mut());
+        self.authenticate().strip(request.headers_mut());
+        strip_identity_headers(request.headers_mut());
 
         if !arrival.long_running {
             *permit = self.in_flight().admit(&arrival.info.verb, user)?;
@@ -251,12 +304,12 @@ impl ApiServer {
             .remove::<PeerCertificates>()
             .unwrap_or_default();
         match self.authenticate().authenticate(&peer, request.headers()).await {
-            Ok(Some(user)) => Ok(Arc::new(user)),
+            Ok(Some(user)) => Ok(user),
             Ok(None) if arrival.is_public() => Ok(Arc::new(UserInfo::anonymous())),
             Ok(None) => Err(Status::failure(Reason::Unauthorized, "Unauthorized")),
-            Err(reason) => {
-                tracing::info!(path = arrival.path, reason, "a request was not authenticated");
-                Err(Status::failure(Reason::Unauthorized, "Unauthorized"))
+            Err(error) => {
+                tracing::info!(path = arrival.path, %error, "a request was not authenticated");
+                Err(error.status())
             }
         }
     }

@@ -25,12 +25,12 @@ mod body;
 mod compression;
 mod discovery;
 pub mod filters;
-mod forwarding;
 pub mod health;
 mod inflight;
 pub mod metrics;
 mod negotiation;
 mod openapi;
+mod paths;
 mod pretty;
 mod query;
 mod representation;
@@ -45,6 +45,6 @@ mod watchdog;
 #[cfg(test)]
 mod tests;
 
-pub use filters::{Authenticate, PeerCertificates};
+pub use filters::{Authenticate, Delegated, PeerCertificates};
 pub use health::{Check, Checks};
 pub use service::{ApiServer, ApiServerBuilder, InProcess};

@@ -18,6 +18,9 @@ use umbra_apimachinery::request::{RequestInfo, RootName};
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::table::{ColumnDefinition, ListMetadata};
 use umbra_apimachinery::user::UserInfo;
+use umbra_auth::authenticate::AuthenticationError;
+use umbra_auth::delegation::ReviewError;
+use umbra_auth::tokens::TokenError;
 use umbra_registry::request::{GetOptions, ListOptions, RequestContext};
 use umbra_registry::resource::{
     Body, Event, EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest, WriteVerb,
@@ -271,23 +274,36 @@ impl Forward for Echo {
     }
 }
 
-/// A certificate is proof enough; so is `Authorization: {name}`, but for `bad`.
+/// A certificate is proof enough; so is `Authorization: {name}`, but for `bad` and `unjudged`.
 struct ByHeader;
 
 #[async_trait]
 impl Authenticate for ByHeader {
-    async fn authenticate(&self, peer: &PeerCertificates, headers: &HeaderMap) -> Result<Option<UserInfo>, String> {
+    async fn authenticate(
+        &self,
+        peer: &PeerCertificates,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         if let Some(certificate) = peer.0.first() {
-            return Ok(Some(UserInfo::new(
-                format!("certificate of {} bytes", certificate.len()),
-                ["dev"],
-            )));
+            let name = format!("certificate of {} bytes", certificate.len());
+            return Ok(Some(Arc::new(UserInfo::new(name, ["dev"]))));
         }
         match headers.get("authorization").map(|value| value.to_str().unwrap()) {
             None => Ok(None),
-            Some("bad") => Err("bad token".to_owned()),
-            Some(name) => Ok(Some(UserInfo::new(name, ["dev"]).authenticated())),
+            Some("bad") => Err(TokenError::Invalid.into()),
+            Some("unjudged") => {
+                let nobody = ReviewError::Unreadable {
+                    review: "TokenReview",
+                    source: "the hub is down".into(),
+                };
+                Err(AuthenticationError::Unjudged(Arc::new(nobody)))
+            }
+            Some(name) => Ok(Some(Arc::new(UserInfo::new(name, ["dev"]).authenticated()))),
         }
+    }
+
+    fn strip(&self, headers: &mut HeaderMap) {
+        headers.remove("x-proxied-user");
     }
 }
 

@@ -31,6 +31,11 @@ async fn who_is_not_known_is_refused() {
         (bad.code.as_u16(), &bad.json()["message"]),
         (401, &json!("Unauthorized"))
     );
+    let unjudged = get(&server, POD, &[("authorization", "unjudged")]).await;
+    assert_eq!(
+        (unjudged.code.as_u16(), &unjudged.json()["reason"]),
+        (500, &json!("InternalError"))
+    );
     let mallory = get(&server, POD, &[("authorization", "mallory")]).await;
     assert_eq!(
         (mallory.code.as_u16(), &mallory.json()["reason"]),
@@ -60,7 +65,13 @@ async fn impersonation_needs_permission_and_does_not_travel() {
     let said = get(
         &server,
         path,
-        &[wish[0], wish[1], ("x-remote-user", "eve"), ("accept", "*/*")],
+        &[
+            wish[0],
+            wish[1],
+            ("x-remote-user", "eve"),
+            ("x-proxied-user", "eve"),
+            ("accept", "*/*"),
+        ],
     )
     .await
     .json();
