@@ -1,6 +1,11 @@
-//! The hub root of a standalone hub: Umbra's own kinds, and the built-in ones that a hub cannot do without.
+//! The hub root, and all roots of a hub.
+//!
+//! A standalone hub ([`start`]) has Umbra's own kinds and the built-in ones that a hub cannot do without. Behind a
+//! kube-apiserver ([`aggregated`]) it has Umbra's own kinds alone, and asks the hub's API server who may do what.
 
+pub mod aggregated;
 mod behavior;
+pub mod judge;
 pub mod roots;
 pub mod tokens;
 
@@ -18,11 +23,12 @@ use umbra_storage::{CacheOptions, Store};
 use crate::builtin;
 use crate::builtin::assembly::{Cluster, ClusterParts};
 use crate::generic::collection::Installation;
-use crate::generic::definition;
+use crate::generic::definition::{self, Defined};
 use crate::generic::strategy::Strategy;
 
 pub use behavior::CheckCluster;
-pub use roots::StandaloneRoots;
+pub use judge::Judge;
+pub use roots::{HubRoot, HubRoots, HubRoots as StandaloneRoots};
 pub use tokens::IssueTokens;
 
 /// The name of the hub root in keys.
@@ -46,29 +52,25 @@ pub struct HubDependencies {
     pub cancelled: CancellationToken,
 }
 
-/// Starts the hub root; answers when it serves.
+/// Starts the hub root of a standalone hub; answers when it serves.
 ///
 /// # Errors
 /// 503 where the store does not answer in time.
 pub async fn start(dependencies: HubDependencies) -> Result<Cluster, Status> {
-    let definitions = umbra_api::hub_definitions();
-    let (umbra, umbra_documents) = definition::strategies(&definitions).map_err(Status::internal)?;
+    let (umbra, umbra_documents) = umbra_kinds()?;
     let builtin = builtin::hub();
     let documents = builtin::documents(&builtin).into_iter().chain(umbra_documents);
     let tokens = Arc::new(IssueTokens::new(dependencies.tokens));
-    let kinds = builtin
-        .into_iter()
-        .chain(umbra.into_iter().map(checked))
-        .map(|strategy| {
-            let issues_tokens = strategy.descriptor.resource.resource == "serviceaccounts";
-            let mut installation = Installation::from(strategy);
-            if issues_tokens {
-                installation
-                    .handlers
-                    .push(("token".to_owned(), Arc::clone(&tokens) as _));
-            }
+    let kinds = builtin.into_iter().chain(umbra).map(|strategy| {
+        let issues_tokens = strategy.descriptor.resource.resource == "serviceaccounts";
+        let mut installation = Installation::from(strategy);
+        if issues_tokens {
             installation
-        });
+                .handlers
+                .push(("token".to_owned(), Arc::clone(&tokens) as _));
+        }
+        installation
+    });
     let parts = ClusterParts {
         name: HUB.to_owned(),
         store: dependencies.store,
@@ -80,6 +82,13 @@ pub async fn start(dependencies: HubDependencies) -> Result<Cluster, Status> {
         cancelled: dependencies.cancelled,
     };
     Cluster::start(parts, kinds, documents, Instant::now() + START).await
+}
+
+/// Umbra's own kinds.
+fn umbra_kinds() -> Result<Defined, Status> {
+    let definitions = umbra_api::hub_definitions();
+    let (kinds, documents) = definition::strategies(&definitions).map_err(Status::internal)?;
+    Ok((kinds.into_iter().map(checked).collect(), documents))
 }
 
 fn checked(strategy: Strategy) -> Strategy {

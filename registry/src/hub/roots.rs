@@ -1,4 +1,4 @@
-//! All roots of a standalone hub.
+//! All roots of a hub.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,78 +9,125 @@ use http::Method;
 use umbra_apimachinery::request::RootName;
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::UserInfo;
+use umbra_auth::delegation::DelegatedAuthorizer;
 use umbra_auth::rbac::Attributes;
 use umbra_child::Children;
 
+use super::aggregated;
+use super::judge::Judge;
 use crate::builtin::assembly::Cluster;
 use crate::cluster::ClusterRoot;
 use crate::directory::Directory;
 use crate::fleet::FleetApi;
-use crate::generic::authorization::{Authorizer, forbidden};
+use crate::generic::collection::StoreApi;
 use crate::mirror::Mirror;
-use crate::root::{Root, Roots};
+use crate::root::{Api, Root, Roots};
 use crate::view::{ViewApi, ViewServices};
 
 /// The fleets that serve, by name. Whoever runs the fleets' controllers keeps it.
 pub type Fleets = Arc<ArcSwap<BTreeMap<String, Arc<FleetApi>>>>;
 
-/// All roots of a standalone hub.
-pub struct StandaloneRoots {
-    hub: Cluster,
+/// The hub root, and who judges what is done on the hub.
+#[derive(Clone)]
+pub struct HubRoot {
+    api: Arc<dyn Api>,
+    judge: Arc<dyn Judge>,
+    /// Judges what is done inside fleets; without it, whoever may enter may do everything.
+    delegated: Option<Arc<DelegatedAuthorizer>>,
+}
+
+impl std::fmt::Debug for HubRoot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubRoot").finish_non_exhaustive()
+    }
+}
+
+impl From<Cluster> for HubRoot {
+    /// A standalone hub, which decides by its own RBAC objects.
+    fn from(cluster: Cluster) -> Self {
+        Self {
+            api: cluster.api,
+            judge: cluster.authorizer,
+            delegated: None,
+        }
+    }
+}
+
+impl HubRoot {
+    /// A hub behind a kube-apiserver, which decides.
+    pub(super) fn aggregated(api: Arc<StoreApi>, authorizer: Arc<DelegatedAuthorizer>) -> Self {
+        Self {
+            api: aggregated::hub(api, Arc::clone(&authorizer)),
+            judge: Arc::clone(&authorizer) as _,
+            delegated: Some(authorizer),
+        }
+    }
+}
+
+/// All roots of a hub.
+pub struct HubRoots {
+    hub: HubRoot,
     views: Arc<ViewServices>,
     directory: Arc<Mirror<Directory>>,
     children: Children,
     fleets: Fleets,
 }
 
-impl std::fmt::Debug for StandaloneRoots {
+impl std::fmt::Debug for HubRoots {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StandaloneRoots").finish_non_exhaustive()
+        f.debug_struct("HubRoots").finish_non_exhaustive()
     }
 }
 
-impl StandaloneRoots {
+impl HubRoots {
     /// The roots over a hub, what its views share, and its fleets.
     #[must_use]
     pub fn new(
-        hub: Cluster,
+        hub: impl Into<HubRoot>,
         views: Arc<ViewServices>,
         directory: Arc<Mirror<Directory>>,
         children: Children,
         fleets: Fleets,
     ) -> Self {
         Self {
-            hub,
+            hub: hub.into(),
             views,
             directory,
             children,
             fleets,
         }
     }
+
+    fn fleet(&self, name: &str) -> Result<Root, Status> {
+        match self.fleets.load().get(name) {
+            Some(fleet) => Ok(Root::Api(match &self.hub.delegated {
+                Some(authorizer) => aggregated::fleet(Arc::clone(fleet), Arc::clone(authorizer)),
+                None => Arc::clone(fleet) as _,
+            })),
+            None if self.directory.state().fleets.contains_key(name) => {
+                let message = format!("fleet \"{name}\" is starting; try again in a moment");
+                Err(Status::failure(Reason::ServiceUnavailable, message).retry_after(1))
+            }
+            None => {
+                let fleets = umbra_apimachinery::gvk::GroupResource::new(umbra_api::GROUP, "fleets");
+                Err(Status::not_found(&fleets, name))
+            }
+        }
+    }
 }
 
 #[async_trait]
-impl Roots for StandaloneRoots {
+impl Roots for HubRoots {
     async fn root(&self, name: RootName<'_>) -> Result<Root, Status> {
         match name {
-            RootName::Hub => Ok(Root::Api(Arc::clone(&self.hub.api) as _)),
+            RootName::Hub => Ok(Root::Api(Arc::clone(&self.hub.api))),
             RootName::Cluster(name) => Ok(Root::Forward(Arc::new(ClusterRoot::new(
                 name,
                 Arc::clone(&self.directory),
                 self.children.clone(),
             )?))),
             RootName::View(name) => Ok(Root::Api(Arc::new(ViewApi::new(name, &self.views)?))),
-            RootName::Fleet(name) => match self.fleets.load().get(name) {
-                Some(fleet) => Ok(Root::Api(Arc::clone(fleet) as _)),
-                None if self.directory.state().fleets.contains_key(name) => {
-                    let message = format!("fleet \"{name}\" is starting; try again in a moment");
-                    Err(Status::failure(Reason::ServiceUnavailable, message).retry_after(1))
-                }
-                None => {
-                    let fleets = umbra_apimachinery::gvk::GroupResource::new(umbra_api::GROUP, "fleets");
-                    Err(Status::not_found(&fleets, name))
-                }
-            },
+            RootName::Fleet(name) => self.fleet(name),
         }
     }
 
@@ -101,12 +148,7 @@ impl Roots for StandaloneRoots {
             path: "",
             is_resource_request: true,
         };
-        let verdict = self.hub.authorizer.decide(user, &attributes).await;
-        if verdict.allowed {
-            Ok(())
-        } else {
-            Err(forbidden(user, &attributes, &verdict.reason))
-        }
+        self.hub.judge.judge(user, &attributes).await
     }
 }
 
