@@ -1,5 +1,7 @@
 //! A hub in memory and a simulated cluster on loopback.
 
+mod replicas;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,7 @@ use umbra_simulator::{Data, Options, SimulatedCluster, workloads};
 use umbra_storage::{CacheOptions, Embedded, Precondition, RangeRequest, Store};
 
 use super::{ClusterController, ClusterControllerParts, FINALIZER, ensure_defaults};
+use crate::lease::Leases;
 
 /// How long anything may take. Far more than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,6 +67,11 @@ struct Hub {
 
 impl Hub {
     async fn start(store: Arc<dyn Store>) -> Self {
+        Self::share(store, Leases::sole()).await
+    }
+
+    /// One of several hubs over one store.
+    async fn share(store: Arc<dyn Store>, leases: Leases) -> Self {
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
         let client = Client::new(serve(&store, &tracker, &cancel).await, "default");
         ensure_defaults(&client).await.unwrap();
@@ -83,7 +91,7 @@ impl Hub {
             documents: Arc::new(ChildDocuments::new(children.clone())),
             client: client.clone(),
         });
-        tracker.spawn(controller.run(cancel.clone()));
+        tracker.spawn(controller.with_leases(leases).run(cancel.clone()));
         Self {
             store,
             client,
@@ -192,13 +200,15 @@ async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> 
 }
 
 async fn simulated(hub: &Hub, data: Data) -> SimulatedCluster {
+    simulate(data, &hub.tracker, hub.cancel.child_token()).await
+}
+
+async fn simulate(data: Data, tracker: &TaskTracker, cancel: CancellationToken) -> SimulatedCluster {
     let options = Options {
         data,
         ..Options::new("east")
     };
-    let cluster = SimulatedCluster::start(options, &hub.tracker, hub.cancel.child_token())
-        .await
-        .unwrap();
+    let cluster = SimulatedCluster::start(options, tracker, cancel).await.unwrap();
     cluster.create_missing(&workloads::objects("east")).await.unwrap();
     cluster
 }
