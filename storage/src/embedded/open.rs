@@ -51,7 +51,7 @@ pub enum OpenError {
     },
 
     /// The file is something else.
-    #[error("{} is not a store of umbra; choose another data directory", .path.display())]
+    #[error("{} is not a store of umbra; choose another data directory, or restore a backup if it was one", .path.display())]
     NotAStore {
         /// The file.
         path: PathBuf,
