@@ -8,18 +8,20 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_controllers::fleet::{Dependencies, FleetController};
+use umbra_controllers::lease::Leases;
 use umbra_registry::copies::retry;
 use umbra_registry::fleet::{FleetApi, FleetDependencies};
 use umbra_registry::hub::roots::Fleets;
 use umbra_storage::Store;
 
-use super::Shared;
+use super::base::Shared;
 
 /// What fleets are made of.
 pub(super) struct FleetsParts {
     pub(super) store: Arc<dyn Store>,
     pub(super) shared: Shared,
     pub(super) fleets: Fleets,
+    pub(super) leases: Leases,
     pub(super) version: Bytes,
     pub(super) tracker: TaskTracker,
     pub(super) cancelled: CancellationToken,
@@ -100,7 +102,8 @@ async fn start(
         catalog: Arc::clone(&shared.catalog),
         copies: Arc::clone(&shared.copies),
         children: Arc::new(shared.children.clone()),
-    });
+    })
+    .with_leases(parts.leases.clone());
     parts.tracker.spawn(controller.run(cancel.clone()));
     Ok(api)
 }

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows all parts; none of them knows it.
 
+pub(crate) mod base;
 mod fleets;
 mod storage;
 
@@ -36,7 +37,7 @@ use umbra_registry::copies::policy::{ChildPolicies, RBAC_COPIES};
 use umbra_registry::directory::{Directory, HUB_KINDS};
 use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::roots::Fleets;
-use umbra_registry::hub::{HubDependencies, StandaloneRoots};
+use umbra_registry::hub::{HubDependencies, HubRoots};
 use umbra_registry::mirror::{Mirror, MirrorState};
 use umbra_registry::view::ViewServices;
 use umbra_storage::Store;
@@ -45,13 +46,8 @@ use crate::up::data_dir::DataDir;
 use storage::HubStore;
 pub(crate) use storage::StorageArguments;
 
-/// Who the hub's own controllers are.
-const CONTROLLERS: &str = "system:umbra:controllers";
 /// Who issues the hub's service account tokens, and whom they are for.
 const ISSUER: &str = "https://umbra.dev/hub";
-/// How often the store is asked whether it can serve.
-const READINESS_INTERVAL: Duration = Duration::from_secs(2);
-
 /// A hub that serves.
 pub(crate) struct Hub {
     address: SocketAddr,
@@ -74,14 +70,11 @@ impl Hub {
     /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
     pub(crate) async fn start(data: &DataDir, storage: &StorageArguments, listen: SocketAddr) -> Result<Self> {
         let store = HubStore::open(storage, data).await?;
-        let base = Base {
-            store: store.store(),
-            tracker: TaskTracker::new(),
-            cancel: CancellationToken::new(),
-        };
+        let base = Base::new(store.store());
         match Self::start_on(&base, store.check_name(), data, listen).await {
             Ok(serving) => {
                 store.rewrite(&base.tracker, base.cancel.clone());
+                store.hand_out_backups(data, &base.tracker, base.cancel.clone());
                 Ok(Self {
                     address: serving.address,
                     client: serving.client,
@@ -94,9 +87,7 @@ impl Hub {
                 })
             }
             Err(error) => {
-                base.cancel.cancel();
-                base.tracker.close();
-                base.tracker.wait().await;
+                base.end().await;
                 store.close().await;
                 Err(error)
             }
@@ -108,7 +99,7 @@ impl Hub {
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
-        let roots = StandaloneRoots::new(
+        let roots = HubRoots::new(
             hub,
             shared.views(),
             Arc::clone(&shared.directory),
@@ -127,7 +118,13 @@ impl Hub {
         ensure_defaults(&client)
             .await
             .context("the objects every hub has cannot be created")?;
-        base.run_controllers(client.clone(), shared, fleets);
+        base.run_controllers(Controllers {
+            client: client.clone(),
+            credentials: client.clone(),
+            shared,
+            fleets,
+            leases: Leases::sole(),
+        });
         let shutdown = CancellationToken::new();
         Ok(Serving {
             address,
@@ -171,15 +168,8 @@ struct Serving {
     children: Children,
 }
 
-/// What everything stands on: the store, and what tasks belong to.
-struct Base {
-    store: Arc<dyn Store>,
-    tracker: TaskTracker,
-    cancel: CancellationToken,
-}
-
 impl Base {
-    /// The hub root, and what issues and judges the tokens of its service accounts.
+    /// The hub root of a standalone hub, and what issues and judges the tokens of its service accounts.
     async fn hub(&self, data: &DataDir) -> Result<(Cluster, Arc<ServiceAccountTokens>)> {
         let accounts: Arc<OnceLock<Arc<StoreApi>>> = Arc::default();
         let tokens = Arc::new(service_account_tokens(data, &accounts)?);
@@ -194,51 +184,6 @@ impl Base {
         .context("the hub's own API does not start")?;
         accounts.get_or_init(|| Arc::clone(&hub.api));
         Ok((hub, tokens))
-    }
-
-    fn run_controllers(&self, client: kube::Client, shared: Shared, fleets: Fleets) {
-        let clusters = ClusterController::new(ClusterControllerParts {
-            client,
-            store: Arc::clone(&self.store),
-            directory: Arc::clone(&shared.directory),
-            children: shared.children.clone(),
-            documents: Arc::clone(&shared.documents),
-        });
-        self.tracker.spawn(clusters.run(self.cancel.clone()));
-        self.tracker.spawn(fleets::run(fleets::FleetsParts {
-            store: Arc::clone(&self.store),
-            shared,
-            fleets,
-            version: version(),
-            tracker: self.tracker.clone(),
-            cancelled: self.cancel.clone(),
-        }));
-    }
-
-    async fn mirror<S: MirrorState>(&self, prefix: &'static str) -> Result<Arc<Mirror<S>>> {
-        let mirror = Mirror::load(Arc::clone(&self.store), prefix).await?;
-        self.tracker.spawn(Arc::clone(&mirror).follow(self.cancel.clone()));
-        Ok(mirror)
-    }
-
-    /// Readiness asks what the store said last, so that a probe never waits for it.
-    fn checks(&self, name: &'static str) -> Checks {
-        let (sender, receiver) = tokio::sync::watch::channel(Ok(()));
-        let (store, cancel) = (Arc::clone(&self.store), self.cancel.clone());
-        self.tracker.spawn(async move {
-            let ask = async {
-                loop {
-                    let state = store.ready().await.map_err(|error| error.to_string());
-                    let _previous = sender.send_replace(state);
-                    tokio::time::sleep(READINESS_INTERVAL).await;
-                }
-            };
-            cancel.run_until_cancelled(ask).await;
-        });
-        Checks {
-            live: Vec::new(),
-            ready: vec![Check::new(name, move || receiver.borrow().clone())],
-        }
     }
 }
 
@@ -285,58 +230,4 @@ fn service_account_tokens(data: &DataDir, hub: &Arc<OnceLock<Arc<StoreApi>>>) ->
         data.token_signer()?,
         Arc::new(uid),
     ))
-}
-
-/// What roots and controllers look at together.
-pub(crate) struct Shared {
-    pub(crate) directory: Arc<Mirror<Directory>>,
-    pub(crate) catalog: Arc<Mirror<Catalog>>,
-    pub(crate) policies: Arc<Mirror<ChildPolicies>>,
-    pub(crate) copies: Arc<Copies>,
-    pub(crate) children: Children,
-    pub(crate) documents: Arc<ChildDocuments>,
-}
-
-impl Shared {
-    async fn load(base: &Base, children: &Children) -> Result<Self> {
-        Ok(Self {
-            directory: base.mirror(HUB_KINDS).await?,
-            catalog: base.mirror(CATALOG).await?,
-            policies: base.mirror(RBAC_COPIES).await?,
-            copies: Arc::new(Copies::new(
-                Arc::clone(&base.store),
-                base.tracker.clone(),
-                base.cancel.clone(),
-            )),
-            children: children.clone(),
-            documents: Arc::new(ChildDocuments::new(children.clone())),
-        })
-    }
-
-    fn views(&self) -> Arc<ViewServices> {
-        ViewServices::new(
-            Arc::clone(&self.directory),
-            Arc::clone(&self.catalog),
-            Arc::clone(&self.policies),
-            Arc::clone(&self.copies),
-            self.children.clone(),
-            Arc::clone(&self.documents),
-        )
-    }
-}
-
-/// The body of `/version`. The Kubernetes version is that of the built-in kinds; clients decide by it what they may use.
-fn version() -> Bytes {
-    let version = json!({
-        "major": "1",
-        "minor": "36",
-        "gitVersion": concat!("v1.36.3+umbra.", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "",
-        "gitTreeState": "",
-        "buildDate": "",
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
-    });
-    version.to_string().into()
 }

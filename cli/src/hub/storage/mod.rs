@@ -139,6 +139,19 @@ impl HubStore {
         }
     }
 
+    /// Hands out backups through the data directory until `cancel`. A hub that cannot do it serves all the same, and says so.
+    pub(super) fn hand_out_backups(&self, data: &DataDir, tracker: &TaskTracker, cancel: CancellationToken) {
+        match &self.backend {
+            Backend::Embedded(store) => {
+                let path = data.store();
+                let directory = path.parent().unwrap_or(Path::new("."));
+                if let Err(error) = crate::backup::server::serve(directory, store.clone(), tracker, cancel) {
+                    tracing::warn!(error = format!("{error:#}"), "`umbra backup` will not work while this hub runs");
+                }
+            }
+        }
+    }
+
     /// Rewrites what is stored otherwise than the configuration of encryption says, until that is done or `cancel`.
     pub(super) fn rewrite(&self, tracker: &TaskTracker, cancel: CancellationToken) {
         let (encrypted, place) = (self.encrypted.clone(), self.encryption.place());
