@@ -53,7 +53,7 @@ test: build kube ## run all tests: Rust, end to end with real clusters, Go
 	cd tests/kube && $(GO_ENVIRONMENT) KUBE_BIN=$(KUBE) $(GO) test ./... 2>&1 | tee -a $(TARGET)/test.log
 	@# Two are ignored on their own: one was run just now, the other is what a test about crashes runs and kills.
 	@grep -E '^SKIPPED|^test .* \.\.\. ignored|^--- SKIP' $(TARGET)/test.log \
-		| grep -v -e every_kind_becomes_what_go_prints -e write_until_killed || echo 'Nothing was skipped.'
+		| grep -v -e every_kind_becomes_what_go_prints -e write_until_killed -e on_a_small_disk || echo 'Nothing was skipped.'
 
 lint: ## check formatting and lints
 	@tests/show/tools.sh cargo cc protoc go
