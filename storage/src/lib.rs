@@ -17,6 +17,8 @@ pub mod encryption;
 mod entry;
 mod error;
 pub mod etcd;
+#[cfg(test)]
+mod proofs;
 mod request;
 mod store;
 mod watch;

@@ -85,13 +85,14 @@ pub async fn compaction_to_the_past_or_future(store: TestStore) {
     let second = put(&store, "/compaction/again/a", "2").await;
     store.compact(second).await.unwrap();
     // etcd calls it an error to compact again; a backend hides that.
-    store.compact(first).await.unwrap();
-    store.compact(second).await.unwrap();
-    let error = store
-        .range(RangeRequest::prefix("/compaction/again/").at(first))
-        .await
-        .unwrap_err();
-    assert_compacted(&error, second);
+    for again in [first, second] {
+        store.compact(again).await.unwrap();
+        let error = store
+            .range(RangeRequest::prefix("/compaction/again/").at(first))
+            .await
+            .unwrap_err();
+        assert_compacted(&error, second);
+    }
     assert!(matches!(
         store.compact(second.next()).await,
         Err(Error::FutureRevision { .. })

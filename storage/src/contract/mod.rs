@@ -52,6 +52,7 @@ macro_rules! contract_functions {
             writes::revisions_of_an_earlier_life_are_stale,
             writes::a_batch_has_an_outcome_per_operation,
             writes::a_large_batch_keeps_its_order,
+            writes::a_guarded_batch_needs_its_guard,
             races::concurrent_puts_at_a_revision_have_one_winner,
             races::concurrent_creations_have_one_winner,
             races::concurrent_increments_are_all_counted,

@@ -34,6 +34,7 @@ pub async fn pages_are_of_one_state(store: TestStore) {
 
 /// A start before the prefix is no start, and one after it leaves nothing.
 pub async fn start_after_need_not_lie_under_the_prefix(store: TestStore) {
+    put(&store, "/reads/start2/a", "1").await;
     put(&store, "/reads/start/a", "1").await;
     let revision = put(&store, "/reads/start/b", "1").await;
     put(&store, "/reads/start/b", "2").await;

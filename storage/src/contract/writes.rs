@@ -1,7 +1,7 @@
 //! Puts, deletes and batches.
 
 use super::{TestStore, assert_conflict, entry, put, row};
-use crate::{Error, Operation, Precondition, Revision};
+use crate::{Error, Guard, Operation, Precondition, Revision};
 
 /// Each change has the next revision, and the store is at it.
 pub async fn put_raises_the_revision_by_one(store: TestStore) {
@@ -187,4 +187,40 @@ pub async fn a_large_batch_keeps_its_order(store: TestStore) {
             "{key}"
         );
     }
+}
+
+/// A batch under a guard is done while the guard's key is as it was, and not at all once it has changed, is gone, or has
+/// come back.
+pub async fn a_guarded_batch_needs_its_guard(store: TestStore) {
+    let (fence, key) = ("/writes/guard/fence", "/writes/guard/a");
+    let revision = put(&store, fence, "1").await;
+    let guard = Guard {
+        key: fence.into(),
+        revision,
+    };
+    let operations = |value: &'static str| {
+        vec![
+            Operation::put(key, value, Precondition::None),
+            Operation::delete("/writes/guard/missing", Precondition::None),
+        ]
+    };
+    let outcomes = store.batch_while(&guard, operations("1")).await;
+    let [done, missing] = <[_; 2]>::try_from(outcomes).unwrap();
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    let done = done.unwrap();
+    put(&store, fence, "2").await;
+    let changed = entry(&store, fence).await;
+    for outcome in store.batch_while(&guard, operations("2")).await {
+        assert_conflict(outcome, changed.as_ref());
+    }
+    store.delete(fence, Precondition::None).await.unwrap();
+    for outcome in store.batch_while(&guard, operations("3")).await {
+        assert_conflict(outcome, None);
+    }
+    put(&store, fence, "1").await;
+    let back = entry(&store, fence).await;
+    for outcome in store.batch_while(&guard, operations("4")).await {
+        assert_conflict(outcome, back.as_ref());
+    }
+    assert_eq!(entry(&store, key).await.unwrap().revision, done);
 }
