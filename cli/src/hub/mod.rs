@@ -9,18 +9,15 @@ mod storage;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
+use umbra_apiserver::ApiServer;
 use umbra_apiserver::server::{Server, ServerError, ServerOptions};
-use umbra_apiserver::{ApiServer, Check, Checks};
 use umbra_auth::authenticate::Authenticators;
 use umbra_auth::tls::{
     CaBundle, CertificateAuthenticator, ReloadableCaBundle, ReloadableServingCertificate, server_config,
@@ -28,23 +25,16 @@ use umbra_auth::tls::{
 use umbra_auth::tokens::BearerAuthenticator;
 use umbra_auth::tokens::ServiceAccountTokens;
 use umbra_child::{Children, ProbeConfig};
-use umbra_controllers::cluster::{ClusterController, ClusterControllerParts, ensure_defaults};
+use umbra_controllers::cluster::ensure_defaults;
+use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
-use umbra_registry::child_documents::ChildDocuments;
-use umbra_registry::copies::cache::Copies;
-use umbra_registry::copies::catalog::{CATALOG, Catalog};
-use umbra_registry::copies::policy::{ChildPolicies, RBAC_COPIES};
-use umbra_registry::directory::{Directory, HUB_KINDS};
 use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::roots::Fleets;
 use umbra_registry::hub::{HubDependencies, HubRoots};
-use umbra_registry::mirror::{Mirror, MirrorState};
-use umbra_registry::view::ViewServices;
-use umbra_storage::Store;
 
 use crate::up::data_dir::DataDir;
-use storage::HubStore;
-pub(crate) use storage::StorageArguments;
+use base::{Base, CONTROLLERS, Controllers, Shared, version};
+pub(crate) use storage::{HubStore, StorageArguments};
 
 /// Who issues the hub's service account tokens, and whom they are for.
 const ISSUER: &str = "https://umbra.dev/hub";

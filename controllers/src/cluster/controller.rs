@@ -20,10 +20,17 @@ use crate::lease::Leases;
 const IDLE: usize = 64;
 
 /// Connects and copies the clusters of the hub.
-#[derive(Debug)]
 pub struct ClusterController {
     parts: ClusterControllerParts,
+    /// Whose Secrets hold the credentials.
+    credentials: kube::Client,
     leases: Leases,
+}
+
+impl std::fmt::Debug for ClusterController {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterController").finish_non_exhaustive()
+    }
 }
 
 /// The workers, each with its target.
@@ -41,9 +48,18 @@ impl ClusterController {
     #[must_use]
     pub fn new(parts: ClusterControllerParts) -> Self {
         Self {
+            credentials: parts.client.clone(),
             parts,
             leases: Leases::sole(),
         }
+    }
+
+    /// Takes credentials from the Secrets of another cluster than the one that has the ManagedClusters: behind a
+    /// kube-apiserver the Secrets are that one's.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: kube::Client) -> Self {
+        self.credentials = credentials;
+        self
     }
 
     /// Shares the clusters with the controllers of other replicas. Without, all are this one's.
@@ -58,7 +74,7 @@ impl ClusterController {
     pub async fn run(self, cancel: CancellationToken) {
         let tracker = TaskTracker::new();
         let (sender, mut secrets) = watch::channel(None);
-        tracker.spawn(kubeconfigs::follow(self.parts.client.clone(), sender, cancel.clone()));
+        tracker.spawn(kubeconfigs::follow(self.credentials, sender, cancel.clone()));
         tracker.spawn(roots::follow(
             self.parts.client.clone(),
             Arc::clone(&self.parts.directory),

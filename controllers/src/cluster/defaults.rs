@@ -24,6 +24,15 @@ pub async fn ensure_defaults(client: &Client) -> Result<(), Error> {
         ..Namespace::default()
     };
     ensure(&Api::all(client.clone()), SYSTEM_NAMESPACE, &namespace).await?;
+    ensure_roots(client).await
+}
+
+/// Creates the view and the fleet `all`, where they are missing: what a hub has from the start whose namespaces are those of
+/// the kube-apiserver before it.
+///
+/// # Errors
+/// Those of the hub.
+pub async fn ensure_roots(client: &Client) -> Result<(), Error> {
     ensure(&Api::all(client.clone()), ALL, &View::new(ALL, ViewSpec::default())).await?;
     ensure(&Api::all(client.clone()), ALL, &Fleet::new(ALL, FleetSpec::default())).await
 }

@@ -52,7 +52,7 @@ use umbra_registry::mirror::Mirror;
 use umbra_storage::Store;
 
 pub use controller::ClusterController;
-pub use defaults::ensure_defaults;
+pub use defaults::{ensure_defaults, ensure_roots};
 
 /// Keeps a ManagedCluster until nothing of it is left on the hub.
 pub const FINALIZER: &str = "umbra.dev/copies";
@@ -71,7 +71,8 @@ pub struct ClusterControllerParts {
     pub children: Children,
     /// Forgets clusters that leave.
     pub documents: Arc<ChildDocuments>,
-    /// The hub root, as a user who may read Secrets and write ManagedClusters.
+    /// The hub root, as a user who may write ManagedClusters and, unless [`ClusterController::with_credentials`] says otherwise,
+    /// read Secrets.
     pub client: kube::Client,
 }
 

@@ -28,7 +28,7 @@ use crate::generic::strategy::Strategy;
 
 pub use behavior::CheckCluster;
 pub use judge::Judge;
-pub use roots::{HubRoot, HubRoots, HubRoots as StandaloneRoots};
+pub use roots::{HubRoot, HubRoots};
 pub use tokens::IssueTokens;
 
 /// The name of the hub root in keys.

@@ -89,7 +89,7 @@ impl StorageArguments {
 }
 
 /// The store of a hub.
-pub(super) struct HubStore {
+pub(crate) struct HubStore {
     encrypted: Encrypted,
     encryption: Provider,
     backend: Backend,
@@ -105,7 +105,7 @@ impl HubStore {
     ///
     /// # Errors
     /// What keeps it from being opened, with the flags that are about it.
-    pub(super) async fn open(arguments: &StorageArguments, data: &DataDir) -> Result<Self> {
+    pub(crate) async fn open(arguments: &StorageArguments, data: &DataDir) -> Result<Self> {
         let plan = arguments.plan(data)?;
         let (store, backend): (Arc<dyn Store>, _) = match plan.backend {
             BackendPlan::Embedded(path, options) => {
@@ -128,32 +128,35 @@ impl HubStore {
     }
 
     /// The store itself.
-    pub(super) fn store(&self) -> Arc<dyn Store> {
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.encrypted.clone())
     }
 
     /// What its check of readiness is called: as kube-apiserver calls it, for etcd.
-    pub(super) fn check_name(&self) -> &'static str {
+    pub(crate) fn check_name(&self) -> &'static str {
         match &self.backend {
             Backend::Embedded(_) => "store",
         }
     }
 
     /// Hands out backups through the data directory until `cancel`. A hub that cannot do it serves all the same, and says so.
-    pub(super) fn hand_out_backups(&self, data: &DataDir, tracker: &TaskTracker, cancel: CancellationToken) {
+    pub(crate) fn hand_out_backups(&self, data: &DataDir, tracker: &TaskTracker, cancel: CancellationToken) {
         match &self.backend {
             Backend::Embedded(store) => {
                 let path = data.store();
                 let directory = path.parent().unwrap_or(Path::new("."));
                 if let Err(error) = crate::backup::server::serve(directory, store.clone(), tracker, cancel) {
-                    tracing::warn!(error = format!("{error:#}"), "`umbra backup` will not work while this hub runs");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "`umbra backup` will not work while this hub runs"
+                    );
                 }
             }
         }
     }
 
     /// Rewrites what is stored otherwise than the configuration of encryption says, until that is done or `cancel`.
-    pub(super) fn rewrite(&self, tracker: &TaskTracker, cancel: CancellationToken) {
+    pub(crate) fn rewrite(&self, tracker: &TaskTracker, cancel: CancellationToken) {
         let (encrypted, place) = (self.encrypted.clone(), self.encryption.place());
         let mut options = RewriteOptions::default();
         options.history_interval = options.history_interval.min(self.history);
@@ -164,7 +167,7 @@ impl HubStore {
     }
 
     /// Closes it, after whatever uses it has ended.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         self.backend.close().await;
     }
 }
