@@ -242,6 +242,10 @@ pub fn storage_status(error: &Error) -> Status {
         Error::Compacted { .. } => Status::expired(format!("The resourceVersion is too old: {error}")),
         Error::FutureRevision { requested, current } => Status::too_large_resource_version(requested.0, current.0),
         Error::SlowWatcher { .. } => Status::expired(error.to_string()),
+        Error::Io { source, .. } => {
+            tracing::error!(%error, cause = %source, "the store failed");
+            Status::internal(format!("{error}: {source}"))
+        }
         other => {
             tracing::error!(error = %other, "the store failed");
             Status::internal(other)

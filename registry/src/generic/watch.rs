@@ -66,7 +66,9 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
     let (mut state, events) = match begin.from {
         // Also from before the window, as far back as the store remembers.
         WatchFrom::After(revision) if is_fresh => {
-            let events = cache.watch_from_history(prefix, field, revision, BUFFER).await;
+            let events = cache
+                .watch_from_history(prefix, field, revision, BUFFER, deadline)
+                .await;
             (cache.snapshot(), events.map_err(|error| beginning_status(&error))?)
         }
         _ => cache

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
+use tokio::time::Instant;
 
 use super::event::{CacheEvent, EventKind};
 use super::feed::Interest;
+use super::through::in_time;
 use super::{Cache, CacheWatch, Indexer, WatchFrom};
 use crate::{Entry, Error, Result, Revision, WatchEvent, WatchStream};
 
@@ -59,14 +61,15 @@ impl<I: Indexer> Cache<I> {
     ///
     /// # Errors
     /// [`Error::Compacted`] if the history of the store begins after the revision, in the answer or as the end of the watch,
-    /// or if many watches are catching up already. Otherwise as [`watch`](Cache::watch) and
-    /// [`Store::watch`](crate::Store::watch).
+    /// or if many watches are catching up already. [`Error::Unavailable`] if the store has not begun by `deadline`.
+    /// Otherwise as [`watch`](Cache::watch) and [`Store::watch`](crate::Store::watch).
     pub async fn watch_from_history(
         self: &Arc<Self>,
         scope: &str,
         field: Option<(&str, &str)>,
         after: Revision,
         buffer: usize,
+        deadline: Instant,
     ) -> Result<CacheWatch<I>> {
         let refused = match self.snapshot_and_watch_field(scope, field, WatchFrom::After(after), buffer) {
             Ok((_, watch)) => return Ok(watch),
@@ -78,7 +81,7 @@ impl<I: Indexer> Cache<I> {
         };
         // First, so that what happens meanwhile waits in the queue.
         let (snapshot, watch) = self.snapshot_and_watch_field(scope, field, WatchFrom::Now, buffer)?;
-        let events = self.store.watch(scope, after).await?;
+        let events = in_time(deadline, self.store.watch(scope, after)).await?;
         if self.store.progress_on_request() {
             events.request_progress();
         }

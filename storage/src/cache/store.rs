@@ -34,6 +34,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long to wait before the store is asked for its revision again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long to wait before the progress of a watch is looked at again.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long a cache may take to be filled at the start.
 const FILLED: Duration = Duration::from_secs(30);
 
@@ -183,11 +185,12 @@ impl CachedStore {
                 Err(error) => return Err(error),
             }
         }
-        let watch = self
+        let (buffer, deadline) = (self.watch_buffer, Instant::now() + FILLED);
+        match self
             .cache
-            .watch_from_history(prefix, None, after, self.watch_buffer)
-            .await;
-        match watch {
+            .watch_from_history(prefix, None, after, buffer, deadline)
+            .await
+        {
             Ok(watch) => Ok(Some(watch)),
             Err(Error::Compacted { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -320,6 +323,13 @@ impl Watching {
                     None => std::future::pending().await,
                 }
             };
+            // The end of what a watch reads from the store's history shows in its progress only.
+            let look_again = async {
+                match self.wanted {
+                    Some(_) => tokio::time::sleep(LOOK).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 // An answer that is on its way may be older than this request: it is found out anew.
@@ -331,6 +341,7 @@ impl Watching {
                     self.wanted = Some(revision);
                 }
                 event = self.watch.next() => return event.map(|event| event.map(|event| translate(&event))),
+                () = look_again => {}
             }
         }
     }

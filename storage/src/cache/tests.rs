@@ -355,7 +355,21 @@ fn the_window_is_bounded_in_bytes_and_age() {
             ),
         };
     assert_eq!(oldest(&mut feed), Revision(6), "three events of 1,512 bytes fit");
+    let window = feed.window(start + Duration::from_secs(9));
+    assert_eq!(
+        (window.events, window.pushed_out, window.age, window.after),
+        (3, 6, Duration::from_secs(2), Revision(6)),
+        "the window has become shorter than it should be"
+    );
+    let minute = |minutes: u64| start + Duration::from_secs(60 * minutes);
+    assert_eq!(feed.complaint(minute(0)).map(|window| window.pushed_out), Some(6));
+    assert_eq!(feed.complaint(minute(2)), None, "this has been told");
     feed.trim(start + Duration::from_secs(8) + options.history);
+    assert_eq!(
+        feed.window(start).pushed_out,
+        6,
+        "what goes in its time was not pushed out"
+    );
     assert_eq!(
         oldest(&mut feed),
         Revision(8),

@@ -145,7 +145,8 @@ impl<I: Indexer> Cache<I> {
     }
 }
 
-async fn in_time<T>(deadline: Instant, answer: impl Future<Output = Result<T>>) -> Result<T> {
+/// An answer of the store, unless it takes too long.
+pub(super) async fn in_time<T>(deadline: Instant, answer: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout_at(deadline, answer)
         .await
         .unwrap_or_else(|_| Err(Error::unavailable("the store has not answered in time")))

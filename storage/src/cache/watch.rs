@@ -126,7 +126,7 @@ impl<I: Indexer> CacheWatch<I> {
         // In this order: the events up to what the cache shows have been queued before, so if nothing is queued then,
         // everything up to there has been delivered.
         let reached = self.cache.revision();
-        let is_complete = self.history.is_none() && self.failed.is_none() && self.backlog.is_empty();
+        let is_complete = !self.ended && self.failed.is_none() && self.history.is_none() && self.backlog.is_empty();
         if is_complete && self.live.is_idle() {
             self.position = self.position.max(reached);
         }

@@ -162,7 +162,7 @@ async fn a_watch_from_before_the_window_catches_up_from_the_store() {
         assert!(fixture.cache.watch("/objects/a/", WatchFrom::After(start), 10).is_err());
         let mut watch = fixture
             .cache
-            .watch_from_history("/objects/a/", None, start, 10)
+            .watch_from_history("/objects/a/", None, start, 10, soon())
             .await
             .unwrap();
         assert_eq!(watch.progress(), start, "what is still to come is not told as done");
@@ -184,7 +184,11 @@ async fn a_watch_from_before_the_window_catches_up_from_the_store() {
         assert_eq!(state, [&b"after"[..], b"last"]);
         assert!(watch.try_next().is_none() && watch.progress() >= after);
         store.compact(after).await.unwrap();
-        let refused = match fixture.cache.watch_from_history("/objects/a/", None, start, 10).await {
+        let refused = match fixture
+            .cache
+            .watch_from_history("/objects/a/", None, start, 10, soon())
+            .await
+        {
             Ok(mut watch) => next(&mut watch).await.map(|event| event.revision),
             Err(error) => Err(error),
         };

@@ -219,7 +219,7 @@ impl World {
             begun.map(|(snapshot, watch)| (snapshot.revision(), watch))
         } else {
             let after = Revision(cache.revision().0.saturating_sub(back));
-            let begun = cache.watch_from_history(scope, None, after, buffer).await;
+            let begun = cache.watch_from_history(scope, None, after, buffer, soon()).await;
             begun.map(|watch| (after, watch))
         };
         let (start, watch) = match begun {
@@ -306,7 +306,11 @@ fn what_is_seen_is_what_the_store_held() {
         .build()
         .unwrap();
     let totals = std::cell::Cell::new((0, 0));
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(cases()));
+    let config = ProptestConfig {
+        max_shrink_time: 60_000,
+        ..ProptestConfig::with_cases(cases())
+    };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
     let outcome = runner.run(&steps(), |steps| {
         let (delivered, whole) = runtime.block_on(async {
             let mut world = World::new().await;
