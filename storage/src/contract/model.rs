@@ -1,12 +1,17 @@
 //! The store against a model: the whole state, once per revision, in ordinary maps.
 //!
-//! [`check`] takes any sequence of operations, so a property test can make them up and shrink them. It needs a store that
-//! nobody else writes to.
+//! [`check`] takes any sequence of steps, so a property test can make them up and shrink them; [`random`] goes on for as long
+//! as it is told to. Both need a store that nobody else writes to.
 
 use std::collections::BTreeMap;
 
 use super::{Row, TestStore, changes_until, row};
 use crate::{Error, Operation, Precondition, RangeRequest, Result, Revision, WatchEvent};
+
+mod following;
+pub mod random;
+
+use following::Following;
 
 /// A step of the check.
 #[derive(Debug, Clone)]
@@ -15,6 +20,25 @@ pub enum Step {
     Batch(Vec<Write>),
     /// Compact this many revisions before the current one.
     Compact(u64),
+    /// Read.
+    Read(Read),
+    /// Watch keys that begin with this, from this many revisions before the current one on, for the rest of the check.
+    Watch(&'static str, u64),
+    /// Take what the watches have to deliver.
+    Follow,
+}
+
+/// A read of a range.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// This many revisions before the current one; `None` for the present.
+    pub back: Option<u64>,
+    /// Only keys that begin with this.
+    pub prefix: &'static str,
+    /// Only keys after this one.
+    pub start_after: Option<&'static str>,
+    /// At most so many; 0 for all.
+    pub limit: usize,
 }
 
 /// A write.
@@ -55,35 +79,97 @@ const PREFIX: &str = "/model/";
 
 type State = BTreeMap<String, Row>;
 
+/// What the store should be like.
 struct Model {
     /// The state right after each revision since `oldest`.
     states: BTreeMap<u64, State>,
+    /// What changed at each revision since: the key, what it was and what it became.
+    changes: BTreeMap<u64, (&'static str, Option<Row>, Option<Row>)>,
     oldest: u64,
     current: u64,
     written: usize,
+    watches: Vec<Following>,
 }
 
 /// Performs the steps on the store and on the model, and compares every outcome, every state and every watch.
 pub async fn check(store: TestStore, steps: Vec<Step>) {
-    let start = store.current_revision().await.unwrap().0;
-    let mut model = Model {
-        states: BTreeMap::from([(start, State::new())]),
-        oldest: start,
-        current: start,
-        written: 0,
-    };
-    for step in steps {
-        match step {
-            Step::Batch(writes) => model.write(&store, &writes).await,
-            Step::Compact(back) => model.compact(&store, back).await,
-        }
+    let mut model = Model::new(&store).await;
+    for step in &steps {
+        model.step(&store, step).await;
     }
-    assert_eq!(store.current_revision().await.unwrap(), Revision(model.current));
-    model.compare_states(&store).await;
-    model.compare_watches(&store).await;
+    model.finish(&store).await;
 }
 
 impl Model {
+    async fn new(store: &TestStore) -> Self {
+        let start = store.current_revision().await.unwrap().0;
+        Self {
+            states: BTreeMap::from([(start, State::new())]),
+            changes: BTreeMap::new(),
+            oldest: start,
+            current: start,
+            written: 0,
+            watches: Vec::new(),
+        }
+    }
+
+    async fn step(&mut self, store: &TestStore, step: &Step) {
+        match step {
+            Step::Batch(writes) => self.write(store, writes).await,
+            Step::Compact(back) => self.compact(store, *back).await,
+            Step::Read(read) => self.read(store, read).await,
+            Step::Watch(prefix, back) => self.watch(store, prefix, *back).await,
+            Step::Follow => self.follow(store).await,
+        }
+    }
+
+    /// Compares everything that can be compared in the end.
+    async fn finish(&mut self, store: &TestStore) {
+        assert_eq!(store.current_revision().await.unwrap(), Revision(self.current));
+        self.follow(store).await;
+        self.compare_states(store).await;
+        self.compare_watches(store).await;
+    }
+
+    async fn read(&self, store: &TestStore, read: &Read) {
+        let revision = read.back.map(|back| self.current.saturating_sub(back).max(1));
+        let request = RangeRequest {
+            prefix: read.prefix.to_owned(),
+            start_after: read.start_after.map(str::to_owned),
+            limit: read.limit,
+            revision: revision.map(Revision),
+            count_remaining: true,
+        };
+        let result = store.range(request).await;
+        let at = revision.unwrap_or(self.current);
+        let Some(state) = self.states.get(&at) else {
+            let oldest = Revision(self.oldest);
+            assert!(
+                matches!(&result, Err(Error::Compacted { oldest: found, .. }) if *found == oldest),
+                "{read:?} before {oldest}: {result:?}"
+            );
+            return;
+        };
+        let rows = state.values().filter(|row| {
+            row.0.starts_with(read.prefix) && read.start_after.is_none_or(|start| row.0.as_str() > start)
+        });
+        let mut expected: Vec<Row> = rows.cloned().collect();
+        let limit = if read.limit == 0 { expected.len() } else { read.limit };
+        let remaining = expected.len().saturating_sub(limit);
+        expected.truncate(limit);
+        let response = result.unwrap();
+        assert_eq!(
+            response.entries.iter().map(row).collect::<Vec<_>>(),
+            expected,
+            "{read:?} at {at}"
+        );
+        assert_eq!(
+            (response.revision, response.more, response.remaining),
+            (Revision(at), remaining > 0, Some(remaining as u64)),
+            "{read:?} at {at}"
+        );
+    }
+
     async fn write(&mut self, store: &TestStore, writes: &[Write]) {
         let (mut operations, mut expected) = (Vec::new(), Vec::new());
         for write in writes {
@@ -101,6 +187,7 @@ impl Model {
         let key = KEYS[write.key % KEYS.len()];
         let mut state = self.states[&self.current].clone();
         let existing = state.get(key).cloned();
+        let before = existing.clone();
         let precondition = match write.expect {
             Expect::Anything => Precondition::None,
             Expect::Absent => Precondition::Absent,
@@ -132,6 +219,8 @@ impl Model {
             }
         }
         self.current = revision.0;
+        self.changes
+            .insert(self.current, (key, before, state.get(key).cloned()));
         self.states.insert(self.current, state);
         (operation, Outcome::Done(revision))
     }
@@ -141,6 +230,7 @@ impl Model {
         store.compact(Revision(revision)).await.unwrap();
         self.oldest = revision;
         self.states = self.states.split_off(&revision);
+        self.changes = self.changes.split_off(&(revision + 1));
     }
 
     async fn compare_states(&self, store: &TestStore) {

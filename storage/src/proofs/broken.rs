@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::fault::{Fault, NOTICED_BY};
 use super::reference::Reference;
+use crate::contract::model::random::random;
 use crate::contract::{Function, suite};
 
 /// Whether the function is content with a store that has the fault.
@@ -55,4 +56,50 @@ fn every_function_can_fail() {
         .collect();
     let all: BTreeSet<&str> = suite().iter().map(|function| function.name).collect();
     assert_eq!(all, able);
+}
+
+/// Whether random steps find nothing wrong with a store that has the fault.
+async fn model_is_content(fault: Option<Fault>) -> bool {
+    let store = Arc::new(Reference::new(fault));
+    let steps = random(store, 7, 1_500, async |store| store);
+    match tokio::spawn(steps).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.is_panic(), "the steps end or panic");
+            false
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_notices_broken_stores() {
+    assert!(model_is_content(None).await, "the reference is like the model");
+    for fault in [
+        Fault::RevisionsAreSkipped,
+        Fault::FailedWritesCount,
+        Fault::CreateRevisionMoves,
+        Fault::LivesShareCreateRevision,
+        Fault::DeleteIgnoresPrecondition,
+        Fault::BatchesAreReversed,
+        Fault::BatchesShareARevision,
+        Fault::KeysAreTrimmed,
+        Fault::PastIsPresent,
+        Fault::PresentIsFuture,
+        Fault::StaleReads,
+        Fault::MoreIsGuessed,
+        Fault::StartAfterForgetsPrefix,
+        Fault::CompactedIsServed,
+        Fault::CompactionForgetsTheOld,
+        Fault::CompactionEndsWatches,
+        Fault::WatchesStartLive,
+        Fault::WatchesEndWithThePast,
+        Fault::WatchesSkipTheFirst,
+        Fault::EventsAreMerged,
+        Fault::EventsAreDoubled,
+        Fault::FailuresAreEvents,
+        Fault::ProgressIsAhead,
+        Fault::PreviousIsForgotten,
+    ] {
+        assert!(!model_is_content(Some(fault)).await, "the model must notice {fault:?}");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod broken;
 mod clients;
+mod contract;
 mod fault;
 mod history;
 mod linearizability;
