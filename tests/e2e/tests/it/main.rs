@@ -9,6 +9,7 @@ mod demo;
 mod errors;
 mod fleet;
 mod join;
+mod storage;
 mod tenant;
 mod view;
 mod write;
