@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -112,8 +113,6 @@ impl Inner {
             queue: Arc::default(),
             cancel: self.cancel.child_token(),
         };
-        // Whoever gets the lease finds the rendering.
-        started.queue.close();
         let (queue, cancel, name) = (Arc::clone(&started.queue), started.cancel.clone(), cluster.to_owned());
         dispatching.insert(name.clone(), started);
         self.spawn(|inner| async move {
@@ -125,15 +124,21 @@ impl Inner {
 
     async fn dispatch_under_lease(self: Arc<Self>, cluster: &str, queue: &Arc<Queue<RenderingKey>>) {
         let mut lease = self.leases.lease(LeaseKey::cluster(cluster));
+        // Everything there is has been or will be asked for; where the lease is held from the start nothing has been left out.
+        let mut at_once = lease.acquire().now_or_never();
         loop {
-            let held = Arc::new(lease.acquire().await);
-            self.children.held.lock().insert(cluster.to_owned(), Arc::clone(&held));
-            queue.open();
-            for rendering in self.known().renderings() {
-                if rendering.spec.cluster == cluster {
-                    queue.add(RenderingKey::of(&rendering));
+            let held = match at_once.take() {
+                Some(held) => held,
+                None => {
+                    queue.close();
+                    let held = lease.acquire().await;
+                    queue.open();
+                    self.look_at_cluster(cluster, queue);
+                    held
                 }
-            }
+            };
+            let held = Arc::new(held);
+            self.children.held.lock().insert(cluster.to_owned(), Arc::clone(&held));
             let work = |inner: Arc<Self>| {
                 let queue = Arc::clone(queue);
                 async move { inner.work_on_cluster(&queue).await }
@@ -141,7 +146,18 @@ impl Inner {
             // Removed also where this future is dropped, so that the lease is given back.
             let _registered = Registered(&self.children, cluster);
             self.work(&held, DISPATCHERS, work).await;
-            queue.close();
+        }
+    }
+
+    /// Asks for everything that a cluster has or is to have of the fleet. What is remembered of it is from before another
+    /// replica dispatched to it.
+    fn look_at_cluster(&self, cluster: &str, queue: &Queue<RenderingKey>) {
+        for rendering in self.known().renderings() {
+            if rendering.spec.cluster == cluster {
+                let key = RenderingKey::of(&rendering);
+                self.seen.lock().remove(&key);
+                queue.add(key);
+            }
         }
     }
 

@@ -161,7 +161,7 @@ impl Held {
     pub async fn still(&self) {
         if !self.is_valid() {
             self.lost.cancelled().await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

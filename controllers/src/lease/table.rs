@@ -64,59 +64,41 @@ impl Table {
         }
     }
 
+    /// The revision at which something is known; 0 where it is not.
+    fn known(&self, place: &Place) -> Revision {
+        match place {
+            Place::Member(identity) => self.members.get(identity).map(|known| known.revision),
+            Place::Lease(key) => self.leases.get(key).map(|known| known.revision),
+        }
+        .unwrap_or_default()
+    }
+
     /// Takes an entry, unless a newer one is known: answers to writes overtake the watch.
     pub(super) fn put(&mut self, entry: &Entry, now: Instant) {
-        match Place::parse(&entry.key) {
-            Some(Place::Member(identity)) => {
-                if self
-                    .members
-                    .get(&identity)
-                    .is_none_or(|known| known.revision < entry.revision)
-                {
-                    let observed = ObservedMember {
-                        revision: entry.revision,
-                        since: now,
-                    };
-                    self.members.insert(identity, observed);
-                }
+        let Some(place) = Place::parse(&entry.key).filter(|place| self.known(place) < entry.revision) else {
+            return;
+        };
+        let (revision, since) = (entry.revision, now);
+        match place {
+            Place::Member(identity) => drop(self.members.insert(identity, ObservedMember { revision, since })),
+            Place::Lease(key) => {
+                // A record that cannot be read is nobody's.
+                let record = serde_json::from_slice(&entry.value).unwrap_or_default();
+                let observed = ObservedLease {
+                    record,
+                    revision,
+                    since,
+                };
+                self.leases.insert(key, observed);
             }
-            Some(Place::Lease(key)) => {
-                if self
-                    .leases
-                    .get(&key)
-                    .is_none_or(|known| known.revision < entry.revision)
-                {
-                    // A record that cannot be read is nobody's.
-                    let record = serde_json::from_slice(&entry.value).unwrap_or_default();
-                    let observed = ObservedLease {
-                        record,
-                        revision: entry.revision,
-                        since: now,
-                    };
-                    self.leases.insert(key, observed);
-                }
-            }
-            None => {}
         }
     }
 
     /// Forgets what is gone since `revision`, unless it is there again.
     pub(super) fn delete(&mut self, key: &str, revision: Revision) {
-        match Place::parse(key) {
-            Some(Place::Member(identity)) => {
-                if self
-                    .members
-                    .get(&identity)
-                    .is_some_and(|known| known.revision < revision)
-                {
-                    self.members.remove(&identity);
-                }
-            }
-            Some(Place::Lease(key)) => {
-                if self.leases.get(&key).is_some_and(|known| known.revision < revision) {
-                    self.leases.remove(&key);
-                }
-            }
+        match Place::parse(key).filter(|place| self.known(place) < revision) {
+            Some(Place::Member(identity)) => drop(self.members.remove(&identity)),
+            Some(Place::Lease(key)) => drop(self.leases.remove(&key)),
             None => {}
         }
     }

@@ -24,6 +24,7 @@ use umbra_storage::{Embedded, Precondition, Store};
 use super::clusters::Clusters;
 use crate::fleet::controller::{Dependencies, FleetController};
 use crate::fleet::write::{Place, Writer};
+use crate::lease::Leases;
 
 /// How long anything may take. Far more than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -101,7 +102,17 @@ async fn put(store: &dyn Store, key: &str, value: &Value) {
 impl Hub {
     /// Starts a hub over what is stored.
     pub(super) async fn start(store: Arc<dyn Store>, clusters: Arc<Clusters>, cancel: CancellationToken) -> Self {
-        Self::with(store, Some(clusters), cancel).await
+        Self::share(store, clusters, cancel, Leases::sole()).await
+    }
+
+    /// Starts one of several hubs over what is stored.
+    pub(super) async fn share(
+        store: Arc<dyn Store>,
+        clusters: Arc<Clusters>,
+        cancel: CancellationToken,
+        leases: Leases,
+    ) -> Self {
+        Self::with(store, Some((clusters, leases)), cancel).await
     }
 
     /// Starts a hub that only serves.
@@ -109,7 +120,7 @@ impl Hub {
         Self::with(store, None, CancellationToken::new()).await
     }
 
-    async fn with(store: Arc<dyn Store>, clusters: Option<Arc<Clusters>>, cancel: CancellationToken) -> Self {
+    async fn with(store: Arc<dyn Store>, clusters: Option<(Arc<Clusters>, Leases)>, cancel: CancellationToken) -> Self {
         let tracker = TaskTracker::new();
         let directory = Mirror::load(Arc::clone(&store), HUB_KINDS).await.unwrap();
         let catalog = Mirror::load(Arc::clone(&store), CATALOG).await.unwrap();
@@ -128,7 +139,7 @@ impl Hub {
         })
         .await
         .unwrap();
-        if let Some(children) = clusters {
+        if let Some((children, leases)) = clusters {
             let controller = FleetController::new(Dependencies {
                 api: Arc::clone(&api),
                 directory,
@@ -136,7 +147,7 @@ impl Hub {
                 copies,
                 children,
             });
-            tracker.spawn(controller.run(cancel.clone()));
+            tracker.spawn(controller.with_leases(leases).run(cancel.clone()));
         }
         Self {
             writer: Writer::new(Arc::clone(&api)),

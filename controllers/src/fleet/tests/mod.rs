@@ -3,6 +3,7 @@
 mod clusters;
 mod hub;
 mod life;
+mod replicas;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use umbra_storage::{Precondition, Store};
 
 use super::shared::{Backend, Connection};
@@ -58,7 +59,7 @@ impl Replica {
     /// Starts a replica that wants these leases.
     pub(super) fn start(backend: &Arc<Backend>, name: &str, keys: &[LeaseKey]) -> Self {
         let (up, connected) = watch::channel(true);
-        let store = Connection::new(backend, connected);
+        let store = Connection::open(backend, connected);
         let membership = Membership::new(Arc::clone(&store), name, Timing::default()).unwrap();
         let leases = membership.leases();
         let leaving = CancellationToken::new();
@@ -76,7 +77,7 @@ impl Replica {
                 () = membership.run(cancel) => {}
             }
         };
-        let task = tokio::spawn(Stoppable {
+        let task = TaskTracker::new().spawn(Stoppable {
             inner: Box::pin(everything),
             stop: Arc::clone(&stop),
         });

@@ -122,7 +122,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(backend: &Arc<Backend>, up: watch::Receiver<bool>) -> Arc<dyn Store> {
+    pub(super) fn open(backend: &Arc<Backend>, up: watch::Receiver<bool>) -> Arc<dyn Store> {
         Arc::new(Self {
             backend: Arc::clone(backend),
             up,
