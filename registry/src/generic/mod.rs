@@ -36,6 +36,7 @@ pub mod printer;
 pub mod read;
 pub mod reviews;
 mod schema;
+mod scope;
 pub mod store;
 pub mod strategy;
 pub mod subresource;

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupResource;
-use umbra_apimachinery::selector::{FieldSelector, Selector};
 use umbra_apimachinery::status::{Cause, Reason, Status};
 use umbra_apimachinery::table::ListMetadata;
 use umbra_storage::{Cache, CachedObject, Error, Indexer, RangeRequest, Revision, Snapshot, Store};
 
 use super::continuation::{ContinueToken, expired_token};
 use super::metadata::forbidden;
+pub use super::scope::{Scope, Selection};
 use super::store::storage_status;
 use crate::request::{ListOptions, ResourceVersionMatch};
 use crate::resource::{Object, ObjectList};
@@ -31,78 +31,6 @@ const FILLING: Duration = FRESHNESS;
 /// Entries to read from the store at once, about 5 MB. kube-apiserver reads up to 10,000 (`maxLimit` of
 /// `k8s.io/apiserver/pkg/storage/etcd3/store.go`), which etcd answers with one message in its memory.
 const STORE_PAGE: usize = 1_000;
-
-/// What a list or a watch is about, among the objects of a cache whose indexer keeps `E` of each.
-pub trait Scope<E>: Send + Sync + 'static {
-    /// What the keys of all objects of the resource start with; continue tokens are relative to it.
-    fn base(&self) -> &str;
-
-    /// What the keys of the objects in question start with: [`Scope::base`] or more.
-    fn prefix(&self) -> &str;
-
-    /// Whether an object under the prefix is in question.
-    fn selects(&self, object: &CachedObject<E>) -> bool;
-
-    /// Whether the client has not selected among the objects: then lists say how many remain.
-    fn selects_everything(&self) -> bool;
-
-    /// Whether every object under the prefix is in question: then none is looked at to count what remains.
-    fn selects_whole_prefix(&self) -> bool {
-        false
-    }
-
-    /// A field and the one value that every object in question has there, if the cache indexes it
-    /// ([`Indexer::indexed_fields`]).
-    fn indexed_field(&self) -> Option<(&str, &str)> {
-        None
-    }
-
-    /// An object as it is served.
-    fn object(&self, object: &CachedObject<E>) -> Object;
-}
-
-/// Label and field selectors of a request.
-#[derive(Debug, Clone)]
-pub struct Selection {
-    /// By labels.
-    pub labels: Selector,
-    /// By fields.
-    pub fields: FieldSelector,
-}
-
-impl Selection {
-    /// Reads the selectors of a request; `supported` says which fields may be named.
-    ///
-    /// # Errors
-    /// 400 for what cannot be read, and for fields that are not supported.
-    pub fn parse(options: &ListOptions, supported: impl Fn(&str) -> bool) -> Result<Self, Status> {
-        let labels = Selector::parse(&options.label_selector)
-            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
-        let fields =
-            FieldSelector::parse(&options.field_selector).map_err(|error| Status::bad_request(error.to_string()))?;
-        fields
-            .restrict_to(supported)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        Ok(Self { labels, fields })
-    }
-
-    /// Whether the object is selected.
-    #[must_use]
-    pub fn selects<E>(&self, object: &CachedObject<E>) -> bool {
-        self.labels.matches(|key| object.labels.get(key))
-            && self.fields.matches(|field| match field {
-                "metadata.name" => Some(&object.name),
-                "metadata.namespace" => Some(&object.namespace),
-                other => object.fields.get(other),
-            })
-    }
-
-    /// Whether every object is selected.
-    #[must_use]
-    pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
-    }
-}
 
 /// The object under `key`, not older than `revision`; 0 takes any. Where the cache has not come so far, or is not filled yet,
 /// it comes from the store (`Get` of `k8s.io/apiserver/pkg/storage/cacher/delegator.go`).

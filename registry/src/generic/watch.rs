@@ -48,46 +48,7 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
     validate(options)?;
     let begin = Beginning::of(options);
     ready(cache, deadline).await?;
-    let needed = match begin.freshness {
-        Freshness::MostRecent => store.current_revision().await.map_err(|error| storage_status(&error))?,
-        Freshness::NotOlderThan(revision) => Revision(revision),
-    };
-    let patience = if store.progress_on_request() {
-        deadline.min(Instant::now() + FRESHNESS)
-    } else {
-        Instant::now()
-    };
-    let is_fresh = match cache.wait_for(needed, patience).await {
-        Ok(_) => true,
-        Err(Error::FutureRevision { .. }) => false,
-        Err(error) => return Err(storage_status(&error)),
-    };
-    let (prefix, field) = (scope.prefix(), scope.indexed_field());
-    let (mut state, events) = match begin.from {
-        // Also from before the window, as far back as the store remembers.
-        WatchFrom::After(revision) if is_fresh => {
-            let events = cache
-                .watch_from_history(prefix, field, revision, BUFFER, deadline)
-                .await;
-            (cache.snapshot(), events.map_err(|error| beginning_status(&error))?)
-        }
-        _ => cache
-            .snapshot_and_watch_field(prefix, field, WatchFrom::Now, BUFFER)
-            .map_err(|error| beginning_status(&error))?,
-    };
-    let mut passed = Revision(0);
-    if !is_fresh {
-        passed = needed;
-        if begin.with_state {
-            state = cache
-                .not_older_than(scope.prefix(), needed, deadline)
-                .await
-                .map_err(|error| storage_status(&error))?;
-            passed = state.revision();
-        } else {
-            refuse_future(store, needed).await?;
-        }
-    }
+    let Begun { events, passed, state } = begin.begin(store, cache, &scope, deadline).await?;
     let now = Instant::now();
     let ends = now + timeout(options);
     let mut watching = Watching {
@@ -104,7 +65,7 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
         scope,
     };
     watching.next_bookmark = watching.bookmark_after(now);
-    if begin.with_state {
+    if let Some(state) = state {
         let cursor = watching.first_of(&state);
         watching.initial = Some((state, cursor));
     }
@@ -112,6 +73,15 @@ pub async fn watch<I: Indexer, S: Scope<I::Extra>>(
         let event = watching.next().await?;
         Some((event, watching))
     })))
+}
+
+/// A watch of the cache that has begun.
+struct Begun<I: Indexer> {
+    events: CacheWatch<I>,
+    /// The revision up to which the client has everything, or gets it from the state.
+    passed: Revision,
+    /// What comes first.
+    state: Option<Snapshot<I::Extra>>,
 }
 
 /// 504 for a revision that the store has not come to.
@@ -157,6 +127,87 @@ impl Beginning {
             with_state,
             marks_end: options.send_initial_events == Some(true) && options.allow_watch_bookmarks,
         }
+    }
+}
+
+impl Beginning {
+    async fn begin<I: Indexer, S: Scope<I::Extra>>(
+        &self,
+        store: &dyn Store,
+        cache: &Arc<Cache<I>>,
+        scope: &S,
+        deadline: Instant,
+    ) -> Result<Begun<I>, Status> {
+        let needed = match self.freshness {
+            Freshness::MostRecent => store.current_revision().await.map_err(|error| storage_status(&error))?,
+            Freshness::NotOlderThan(revision) => Revision(revision),
+        };
+        let patience = if store.progress_on_request() {
+            deadline.min(Instant::now() + FRESHNESS)
+        } else {
+            Instant::now()
+        };
+        match cache.wait_for(needed, patience).await {
+            Ok(_) => self.begin_in_cache(cache, scope, deadline).await,
+            Err(Error::FutureRevision { .. }) => self.begin_ahead(store, cache, scope, needed, deadline).await,
+            Err(error) => Err(storage_status(&error)),
+        }
+    }
+
+    /// Begins at a revision that the cache has come to.
+    async fn begin_in_cache<I: Indexer, S: Scope<I::Extra>>(
+        &self,
+        cache: &Arc<Cache<I>>,
+        scope: &S,
+        deadline: Instant,
+    ) -> Result<Begun<I>, Status> {
+        let (prefix, field) = (scope.prefix(), scope.indexed_field());
+        let (state, events) = match self.from {
+            WatchFrom::Now => cache
+                .snapshot_and_watch_field(prefix, field, self.from, BUFFER)
+                .map(|(state, events)| (Some(state), events)),
+            // Also from before the window, as far back as the store remembers.
+            WatchFrom::After(revision) => cache
+                .watch_from_history(prefix, field, revision, BUFFER, deadline)
+                .await
+                .map(|events| (None, events)),
+        }
+        .map_err(|error| beginning_status(&error))?;
+        Ok(Begun {
+            events,
+            passed: Revision(0),
+            state: state.filter(|_| self.with_state),
+        })
+    }
+
+    /// Begins at a revision that the cache has not come to, or cannot know it has.
+    async fn begin_ahead<I: Indexer, S: Scope<I::Extra>>(
+        &self,
+        store: &dyn Store,
+        cache: &Arc<Cache<I>>,
+        scope: &S,
+        needed: Revision,
+        deadline: Instant,
+    ) -> Result<Begun<I>, Status> {
+        // Before the state is read, so that nothing is missed between.
+        let (_, events) = cache
+            .snapshot_and_watch_field(scope.prefix(), scope.indexed_field(), WatchFrom::Now, BUFFER)
+            .map_err(|error| beginning_status(&error))?;
+        if !self.with_state {
+            refuse_future(store, needed).await?;
+            return Ok(Begun {
+                events,
+                passed: needed,
+                state: None,
+            });
+        }
+        let state = cache.not_older_than(scope.prefix(), needed, deadline).await;
+        let state = state.map_err(|error| storage_status(&error))?;
+        Ok(Begun {
+            events,
+            passed: state.revision(),
+            state: Some(state),
+        })
     }
 }
 

@@ -34,7 +34,9 @@ mod kept;
 mod map;
 mod object;
 mod objects;
+mod options;
 mod snapshot;
+mod statistics;
 #[cfg(any(test, feature = "contract"))]
 pub mod store;
 #[cfg(test)]
@@ -57,7 +59,9 @@ use tokio_util::task::TaskTracker;
 
 pub use event::{CacheEvent, EventKind};
 pub use object::{CachedObject, StringMap};
+pub use options::CacheOptions;
 pub use snapshot::{Cursor, Iter, Snapshot};
+pub use statistics::{CacheStatistics, WindowStatistics};
 #[cfg(any(test, feature = "contract"))]
 pub use store::CachedStore;
 pub use through::StorePage;
@@ -96,47 +100,6 @@ pub trait Indexer: Send + Sync + 'static {
     }
 }
 
-/// How a cache works.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct CacheOptions {
-    /// How long events stay in the window, unless the bounds below push them out. Default: 75 seconds, as kube-apiserver
-    /// (`DefaultEventFreshDuration`): longer than the minute between bookmarks, so that a client that resumes from its
-    /// last bookmark finds its place.
-    pub history: Duration,
-    /// Events in the window at most. Default: 102,400, as kube-apiserver's largest ring.
-    pub max_events: usize,
-    /// Bytes of objects in the window at most. Default: 64 MiB: 75 s of 180 changes/s of 4.7 KB.
-    pub max_event_bytes: usize,
-    /// How many changes of the store to go back at the start, so that watchers can resume from before it. Changes of all
-    /// prefixes count. Default: 10,000, which costs each cache about 10 ms of reading at the start.
-    pub resume_changes: u64,
-    /// Entries to read from the store at once. Default: 1,000, about 5 MB.
-    pub page_size: usize,
-    /// Snapshots kept for paging at most. Default: 64.
-    pub kept_snapshots: usize,
-    /// How much memory the kept snapshots may keep alive, in bytes; the oldest go first. Default: 64 MiB, as the window: at
-    /// 180 changes/s of 4.7 KB a client has 75 s to page through a list; then its pages come from the store.
-    pub max_kept_bytes: usize,
-    /// How long a snapshot is kept for paging. Default: 5 minutes, as etcd keeps revisions for kube-apiserver.
-    pub kept_for: Duration,
-}
-
-impl Default for CacheOptions {
-    fn default() -> Self {
-        Self {
-            history: Duration::from_secs(75),
-            max_events: 102_400,
-            max_event_bytes: 64 << 20,
-            resume_changes: 10_000,
-            page_size: 1_000,
-            kept_snapshots: 64,
-            max_kept_bytes: 64 << 20,
-            kept_for: Duration::from_secs(300),
-        }
-    }
-}
-
 /// Where a watch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchFrom {
@@ -144,49 +107,6 @@ pub enum WatchFrom {
     Now,
     /// With the first event after this revision.
     After(Revision),
-}
-
-/// What a cache holds and has been through, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CacheStatistics {
-    /// Up to where the cache has seen every change.
-    pub revision: Revision,
-    /// Whether it has caught up with what the store held at the start.
-    pub ready: bool,
-    /// Objects.
-    pub objects: usize,
-    /// The memory that the objects take, about, in bytes.
-    pub object_bytes: usize,
-    /// The window of recent events.
-    pub window: WindowStatistics,
-    /// Snapshots kept for paging.
-    pub kept_snapshots: usize,
-    /// The memory that these keep alive at most, in bytes.
-    pub kept_bytes: usize,
-    /// Open watches.
-    pub watchers: usize,
-    /// Watches ended so far because they were too slow.
-    pub slow_watchers: u64,
-    /// How often the cache has started over because the history it needed was gone.
-    pub restarts: u64,
-}
-
-/// The window of recent events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WindowStatistics {
-    /// Events.
-    pub events: usize,
-    /// The memory they keep alive at most, in bytes.
-    pub bytes: usize,
-    /// The window has every event after this revision.
-    pub after: Revision,
-    /// How old the oldest event is; zero without events.
-    pub age: Duration,
-    /// Events that have been pushed out so far before [`CacheOptions::history`] was over, by the bounds of count and
-    /// bytes. Watches that resume from before the window read the store's history.
-    pub pushed_out: u64,
 }
 
 /// A watch cache over one prefix of a store. See the [module](self).
