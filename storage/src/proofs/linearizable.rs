@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 use super::clients::Clients;
 use super::fault::Fault;
 use super::reference::Reference;
@@ -30,8 +32,11 @@ pub(super) async fn one_history(store: Arc<dyn Store>, prefix: &str, seed: u64) 
     for _ in 0..3 {
         watches.push(history.watch().await);
     }
-    let work = (0..clients).map(|client| tokio::spawn(Arc::clone(&history).work(seed * 1_000 + client, OPERATIONS)));
-    for client in futures::future::join_all(work).await {
+    let mut work = JoinSet::new();
+    for client in 0..clients {
+        work.spawn(Arc::clone(&history).work(seed * 1_000 + client, OPERATIONS));
+    }
+    while let Some(client) = work.join_next().await {
         client.map_err(|error| error.to_string())?;
     }
     history.conclude(watches).await
