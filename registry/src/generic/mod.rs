@@ -20,6 +20,7 @@
 
 pub mod admission;
 pub mod authorization;
+mod beginning;
 pub mod body;
 pub mod codec;
 pub mod collection;
