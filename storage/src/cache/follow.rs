@@ -79,7 +79,7 @@ async fn follow<I: Indexer>(cache: &Cache<I>, target: &mut Option<Revision>) -> 
     loop {
         tokio::select! {
             biased;
-            () = cache.progress_wanted.notified() => request_progress(cache, &stream),
+            () = cache.progress_wanted.notified() => stream.request_progress(),
             event = stream.next() => {
                 let first = event.ok_or_else(ended)??;
                 let (events, error) = gather(first, &mut stream);
@@ -96,7 +96,7 @@ async fn follow<I: Indexer>(cache: &Cache<I>, target: &mut Option<Revision>) -> 
     }
 }
 
-/// Progress that cannot be trusted is not asked for.
+/// Asks for progress though nobody waits, unless it is not to be relied on.
 fn request_progress<I: Indexer>(cache: &Cache<I>, stream: &WatchStream) {
     if cache.store.progress_on_request() {
         stream.request_progress();

@@ -237,6 +237,9 @@ impl<I: Indexer> Cache<I> {
             return Ok(snapshot);
         }
         let mut progress = self.progress.subscribe();
+        // Where progress is not to be relied on, it is asked for only once the revision does not come by itself, as that
+        // of a write does: a backend may have to write to find out.
+        let mut asks = self.store.progress_on_request();
         loop {
             let snapshot = self.snapshot();
             if snapshot.revision() >= revision {
@@ -249,7 +252,9 @@ impl<I: Indexer> Cache<I> {
                     current: snapshot.revision(),
                 });
             }
-            self.progress_wanted.notify_one();
+            if std::mem::replace(&mut asks, true) {
+                self.progress_wanted.notify_one();
+            }
             let reached = progress.wait_for(|progress| progress.revision >= revision);
             // Either it has come so far or it is time to ask again; the loop looks.
             let _ = tokio::time::timeout_at(deadline.min(now + PROGRESS_PERIOD), reached).await;
