@@ -1,4 +1,4 @@
-//! The `umbra` binary: a standalone hub, and what joins clusters to it.
+//! The `umbra` binary: hubs, standalone and behind a kube-apiserver, and what joins clusters to them.
 
 mod backup;
 mod hub;
@@ -7,6 +7,7 @@ mod leave;
 mod progress;
 mod registration;
 mod restore;
+mod serve;
 mod up;
 
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Run a standalone hub on the embedded store.
     Up(up::UpArguments),
+    /// Run the hub behind a kube-apiserver, as the API server of its APIService.
+    Serve(Box<serve::ServeArguments>),
     /// Make a cluster of a kubeconfig a child of the hub.
     Join(join::JoinArguments),
     /// Take a child out of the hub and leave nothing behind.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(arguments) => up::run(arguments).await,
+        Command::Serve(arguments) => serve::run(*arguments).await,
         Command::Join(arguments) => join::run(arguments).await,
         Command::Leave(arguments) => leave::run(arguments).await,
         Command::Backup(arguments) => backup::run(arguments).await,

@@ -203,6 +203,12 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    /// The authority's key, PKCS #8 as PEM: for whoever keeps the authority elsewhere than in a folder.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
     /// The authority's certificate.
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {

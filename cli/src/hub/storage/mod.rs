@@ -65,6 +65,14 @@ enum BackendPlan {
 }
 
 impl StorageArguments {
+    /// Finds what is wrong with the flags, without opening anything.
+    ///
+    /// # Errors
+    /// With all of it.
+    pub(crate) fn check(&self, data: &DataDir) -> Result<()> {
+        self.plan(data).map(drop)
+    }
+
     fn plan(&self, data: &DataDir) -> Result<Plan> {
         let mut faults = Vec::new();
         let encryption = Provider::new(self.encryption_provider_config.as_deref(), data, &mut faults);
@@ -136,6 +144,13 @@ impl HubStore {
     pub(crate) fn check_name(&self) -> &'static str {
         match &self.backend {
             Backend::Embedded(_) => "store",
+        }
+    }
+
+    /// Whether other replicas of the hub may use it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.backend {
+            Backend::Embedded(_) => false,
         }
     }
 
