@@ -10,7 +10,7 @@
 //! * Compaction follows the clock (`compaction`) and removes rows in small steps between writes (`transaction`).
 //!
 //! The file grows with what is stored and with the history kept; pages that become free are used again, but the file does
-//! not shrink while it is open.
+//! not shrink while it is open. One that is mostly free is made smaller when it is opened; a backup is always compact.
 //!
 //! When a write fails below the store (disk full, read-only or gone), writes are refused with [`Error::Unavailable`] and
 //! [`Store::ready`] says why, until the cause is gone; reads go on where the file can be read (`recovery`).

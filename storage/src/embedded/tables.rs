@@ -5,7 +5,7 @@
 //! | `log` | revision → record | every change since the last compaction, and the newest value of every key |
 //! | `keys` | key → (revision, create revision, checksum) | the keys that exist now |
 //! | `versions` | (key, revision) → (create revision, 0 for a deletion; checksum) | the versions that have been superseded, and deletions |
-//! | `meta` | name → number | `format`, `revision`, `compacted`, `swept`, and `checksum` of the latter three |
+//! | `meta` | name → number | `format`, `revision`, `compacted`, `swept`, `live`, and `checksum` of the latter four |
 //!
 //! A record is: kind, CRC-32 of the revision and of everything that follows, create revision, revision of the version it
 //! supersedes (0: none), length of the key, key, value; integers are little endian, 8 bytes each but the checksum and the
@@ -45,7 +45,9 @@ pub(super) const REVISION: &str = "revision";
 pub(super) const COMPACTED: &str = "compacted";
 /// Up to which revision rows made superfluous by compaction have been removed.
 pub(super) const SWEPT: &str = "swept";
-/// The checksum of the three.
+/// About how many bytes of the file are in use ([`room`]).
+pub(super) const LIVE: &str = "live";
+/// The checksum of the four.
 pub(super) const CHECKSUM: &str = "checksum";
 
 /// What `versions` says of a deletion in place of a create revision.
@@ -65,6 +67,7 @@ pub(super) struct Marks {
     pub(super) revision: u64,
     pub(super) compacted: u64,
     pub(super) swept: u64,
+    pub(super) live: u64,
 }
 
 impl Marks {
@@ -85,6 +88,7 @@ impl Marks {
             revision: number(REVISION)?,
             compacted: number(COMPACTED)?,
             swept: number(SWEPT)?,
+            live: number(LIVE)?,
         };
         if number(CHECKSUM)? != marks.checksum() {
             return Err(Failure::Damaged("its revision does not match its checksum".to_owned()));
@@ -97,13 +101,30 @@ impl Marks {
         meta.insert(REVISION, self.revision)?;
         meta.insert(COMPACTED, self.compacted)?;
         meta.insert(SWEPT, self.swept)?;
+        meta.insert(LIVE, self.live)?;
         meta.insert(CHECKSUM, self.checksum())?;
         Ok(())
     }
 
     fn checksum(&self) -> u64 {
-        checksum("", &[self.revision, self.compacted, self.swept]).into()
+        checksum("", &[self.revision, self.compacted, self.swept, self.live]).into()
     }
+}
+
+/// About how many bytes of the file a record takes, with the rows that refer to it. A page has 4 KiB; a record that does not
+/// fit in one has pages of its own, a power of two of them; smaller ones share pages that are two thirds full on average.
+pub(super) fn room(record_length: usize) -> u64 {
+    const PAGE: usize = 4_096;
+    // Key, lengths and checksums of the page; then the row of the key, which is as long as a key is.
+    const OVERHEAD: usize = 32;
+    const KEY_ROW: u64 = 150;
+    let length = record_length + OVERHEAD;
+    let record = if length <= PAGE / 2 {
+        length * 3 / 2
+    } else {
+        length.div_ceil(PAGE).next_power_of_two() * PAGE
+    };
+    record as u64 + KEY_ROW
 }
 
 /// The checksum of a row of `keys` or `versions`.

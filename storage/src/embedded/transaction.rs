@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::failure::Failure;
-use super::tables::{DELETION, KEYS, LOG, META, Marks, Record, VERSIONS, key_row, read_key_row, version_row};
+use super::tables::{DELETION, KEYS, LOG, META, Marks, Record, VERSIONS, key_row, read_key_row, room, version_row};
 use crate::{Entry, Error, Operation, Precondition, Result, Revision, WatchEvent};
 
 /// Records that one transaction sweeps at most: about 10 ms of work, so that sweeping hardly delays waiting writes.
@@ -134,7 +134,9 @@ impl<'t> Transaction<'t> {
             }
         }
         for (key, revision) in superfluous {
-            self.log.remove(revision)?;
+            if let Some(removed) = self.log.remove(revision)? {
+                self.marks.live = self.marks.live.saturating_sub(room(removed.value().len()));
+            }
             self.versions.remove((key.as_str(), revision))?;
         }
         self.marks.swept = until;
@@ -211,6 +213,7 @@ impl<'t> Transaction<'t> {
         record.encode(revision, &mut self.buffer);
         self.log.insert(revision, self.buffer.as_slice())?;
         self.marks.revision = revision;
+        self.marks.live += room(self.buffer.len());
         Ok(())
     }
 

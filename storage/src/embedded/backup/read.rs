@@ -24,7 +24,7 @@ pub fn verify(input: impl Read, mut progress: impl FnMut(u64)) -> Result<BackupS
     read(input, |item| {
         if matches!(item, Item::Object(_)) {
             objects += 1;
-            if objects % 1_000 == 0 {
+            if objects.is_multiple_of(1_000) {
                 progress(objects);
             }
         }

@@ -10,7 +10,7 @@ use super::{BackupError, BackupFile, BackupSummary};
 use crate::Revision;
 use crate::embedded::failure::Failure;
 use crate::embedded::open::{begin, create_file, explain};
-use crate::embedded::tables::{KEYS, LOG, META, Marks, Record, key_row};
+use crate::embedded::tables::{KEYS, LOG, META, Marks, Record, key_row, room};
 use crate::embedded::{OpenError, StoreLock};
 
 /// What goes into one transaction: enough for the sync not to matter, little enough to fit the memory for pages.
@@ -49,6 +49,7 @@ pub fn restore(
             objects: Vec::new(),
             bytes: 0,
             count: 0,
+            live: 0,
         };
         let filled = read(input, |item| match item {
             Item::File(file) => take(file),
@@ -82,6 +83,7 @@ struct Filling<'a> {
     objects: Vec<Object>,
     bytes: usize,
     count: u64,
+    live: u64,
 }
 
 impl Filling<'_> {
@@ -89,7 +91,7 @@ impl Filling<'_> {
         self.bytes += object.value.len();
         self.objects.push(object);
         self.count += 1;
-        if self.count % 1_000 == 0 {
+        if self.count.is_multiple_of(1_000) {
             progress(self.count);
         }
         if self.objects.len() >= TRANSACTION_OBJECTS || self.bytes >= TRANSACTION_BYTES {
@@ -108,6 +110,7 @@ impl Filling<'_> {
             revision,
             compacted: revision,
             swept: revision,
+            live: self.live,
         };
         self.flush(Some(marks))?;
         Ok(Revision(revision))
@@ -116,6 +119,7 @@ impl Filling<'_> {
     fn flush(&mut self, marks: Option<Marks>) -> Result<(), BackupError> {
         let objects = std::mem::take(&mut self.objects);
         self.bytes = 0;
+        let live = &mut self.live;
         let written = Failure::guard(|| {
             let write = begin(self.database)?;
             {
@@ -130,6 +134,7 @@ impl Filling<'_> {
                         value: &object.value,
                     };
                     record.encode(object.revision, &mut buffer);
+                    *live += room(buffer.len());
                     let twice = log.insert(object.revision, buffer.as_slice())?.is_some();
                     let row = key_row(&object.key, object.revision, object.create_revision);
                     if keys.insert(object.key.as_str(), row)?.is_some() || twice {

@@ -174,7 +174,7 @@ fn write_all<W: Write>(
             return std::ops::ControlFlow::Break(());
         }
         summary.objects += 1;
-        if summary.objects % 1_000 == 0 {
+        if summary.objects.is_multiple_of(1_000) {
             progress(summary.objects);
         }
         std::ops::ControlFlow::Continue(())

@@ -112,6 +112,109 @@ async fn a_newer_format_is_refused_untouched() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_mostly_free_shrinks_when_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let store = Embedded::open(&path, Options::default()).await.unwrap();
+    let keys = 0..600;
+    let value = |key: usize| vec![u8::try_from(key % 251).unwrap(); 20_000];
+    let puts = keys
+        .clone()
+        .map(|key| Operation::put(format!("/{key}"), value(key), Precondition::None));
+    assert!(store.batch(puts.collect()).await.iter().all(Result::is_ok));
+    let full = length();
+    // What stays lies all over the file.
+    let deletions = keys
+        .clone()
+        .filter(|key| key % 40 != 39)
+        .map(|key| Operation::delete(format!("/{key}"), Precondition::None));
+    assert!(store.batch(deletions.collect()).await.iter().all(Result::is_ok));
+    let current = store.current_revision().await.unwrap();
+    store.compact(current).await.unwrap();
+    let swept = async {
+        while store.inner.reads.row_counts().await.0 != 15 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), swept)
+        .await
+        .expect("the rows go");
+    store.close().await;
+    let before = length();
+    let store = Embedded::open(&path, Options::default()).await.unwrap();
+    assert!(
+        length() < before / 2 && length() < full / 4,
+        "{full}, {before}, then {}",
+        length()
+    );
+    for key in keys.filter(|key| key % 40 == 39) {
+        assert_eq!(
+            store.get(&format!("/{key}")).await.unwrap().entry.unwrap().value,
+            value(key)
+        );
+    }
+    assert_eq!(store.current_revision().await.unwrap(), current);
+    assert_eq!(put(&store, "/more", "1").await, current.next());
+    store.close().await;
+}
+
+/// The tables of format 1, which had no checksums.
+#[tokio::test]
+async fn format_1_is_rewritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    {
+        let database = redb::Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let record = |kind: u8, create: u64, supersedes: u64, value: &str| {
+            let mut row = vec![kind];
+            row.extend_from_slice(&create.to_le_bytes());
+            row.extend_from_slice(&supersedes.to_le_bytes());
+            row.extend_from_slice(&2_u32.to_le_bytes());
+            row.extend_from_slice(format!("/a{value}").as_bytes());
+            row
+        };
+        let mut log = write.open_table(tables::LOG).unwrap();
+        log.insert(2, record(1, 2, 0, "one").as_slice()).unwrap();
+        log.insert(3, record(1, 2, 2, "two").as_slice()).unwrap();
+        drop(log);
+        write
+            .open_table(tables::FORMAT_1_LATEST)
+            .unwrap()
+            .insert("/a", (3, 2))
+            .unwrap();
+        write
+            .open_table(tables::FORMAT_1_HISTORY)
+            .unwrap()
+            .insert(("/a", 2), 2)
+            .unwrap();
+        let mut meta = write.open_table(tables::META).unwrap();
+        for (name, number) in [
+            (tables::FORMAT, 1),
+            (tables::REVISION, 3),
+            (tables::COMPACTED, 1),
+            (tables::SWEPT, 1),
+        ] {
+            meta.insert(name, number).unwrap();
+        }
+        drop(meta);
+        write.commit().unwrap();
+    }
+    for _ in 0..2 {
+        let store = Embedded::open(&path, Options::default()).await.unwrap();
+        let entry = store.get("/a").await.unwrap().entry.unwrap();
+        assert_eq!(
+            (&*entry.value, entry.create_revision, entry.revision),
+            (&b"two"[..], Revision(2), Revision(3))
+        );
+        let past = store.range(RangeRequest::default().at(Revision(2))).await.unwrap();
+        assert_eq!(past.entries[0].value, "one");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn a_foreign_file_is_refused_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
