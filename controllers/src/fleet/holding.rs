@@ -3,12 +3,10 @@
 //! Every replica follows the fleet. Work that is not this replica's is not even queued: whoever comes to hold a lease looks
 //! at everything that the lease is about, so nothing of what others have left undone is missed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +14,7 @@ use super::child::{Access, ApplyOptions, ChildAccess, ChildFailure};
 use super::controller::Inner;
 use super::queue::Queue;
 use super::state::RenderingKey;
-use crate::lease::{Held, LeaseKey};
+use crate::lease::{Held, LeaseKey, still_held};
 
 /// Tasks that compute and store are worked on by so many at a time.
 const PLANNERS: usize = 4;
@@ -32,36 +30,19 @@ pub(super) struct Dispatching {
     cancel: CancellationToken,
 }
 
-/// The clusters, as far as this replica may write to them. A write does not begin where the lease of the cluster is over.
-pub(super) struct Holding {
-    clusters: Access,
-    held: Mutex<BTreeMap<String, Arc<Held>>>,
-}
+/// The clusters, as far as this replica may write to them. A write does not begin where the lease is over.
+pub(super) struct Holding(Access);
 
 impl Holding {
     pub(super) fn new(clusters: Access) -> Self {
-        Self {
-            clusters,
-            held: Mutex::default(),
-        }
-    }
-
-    /// To be called right before a write.
-    async fn check(&self, cluster: &str) -> Result<(), ChildFailure> {
-        let held = self.held.lock().get(cluster).cloned();
-        let held = held.ok_or_else(|| ChildFailure::Unreachable {
-            message: format!("cluster {cluster} is another replica's to write to"),
-        })?;
-        // Whoever works under a lease that is over is ended here.
-        held.still().await;
-        Ok(())
+        Self(clusters)
     }
 }
 
 #[async_trait]
 impl ChildAccess for Holding {
     async fn get(&self, cluster: &str, path: &str) -> Result<Option<Value>, ChildFailure> {
-        self.clusters.get(cluster, path).await
+        self.0.get(cluster, path).await
     }
 
     async fn apply(
@@ -71,18 +52,18 @@ impl ChildAccess for Holding {
         object: &Value,
         options: ApplyOptions,
     ) -> Result<Value, ChildFailure> {
-        self.check(cluster).await?;
-        self.clusters.apply(cluster, path, object, options).await
+        still_held().await;
+        self.0.apply(cluster, path, object, options).await
     }
 
     async fn merge(&self, cluster: &str, path: &str, patch: &Value) -> Result<(), ChildFailure> {
-        self.check(cluster).await?;
-        self.clusters.merge(cluster, path, patch).await
+        still_held().await;
+        self.0.merge(cluster, path, patch).await
     }
 
     async fn delete(&self, cluster: &str, path: &str, uid: &str) -> Result<(), ChildFailure> {
-        self.check(cluster).await?;
-        self.clusters.delete(cluster, path, uid).await
+        still_held().await;
+        self.0.delete(cluster, path, uid).await
     }
 }
 
@@ -138,13 +119,10 @@ impl Inner {
                 }
             };
             let held = Arc::new(held);
-            self.children.held.lock().insert(cluster.to_owned(), Arc::clone(&held));
             let work = |inner: Arc<Self>| {
                 let queue = Arc::clone(queue);
                 async move { inner.work_on_cluster(&queue).await }
             };
-            // Removed also where this future is dropped, so that the lease is given back.
-            let _registered = Registered(&self.children, cluster);
             self.work(&held, DISPATCHERS, work).await;
         }
     }
@@ -173,8 +151,7 @@ impl Inner {
             .map(|_| {
                 let (end, held, work) = (end.clone(), Arc::clone(held), work(Arc::clone(self)));
                 self.tracker.spawn(async move {
-                    end.run_until_cancelled(work).await;
-                    drop(held);
+                    held.scope(end.run_until_cancelled(work)).await;
                 })
             })
             .collect();
@@ -194,14 +171,5 @@ impl Inner {
         if let Some(done) = self.dispatching.lock().remove(cluster) {
             done.cancel.cancel();
         }
-    }
-}
-
-/// That a lease is registered for a cluster.
-struct Registered<'a>(&'a Holding, &'a str);
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.0.held.lock().remove(self.1);
     }
 }

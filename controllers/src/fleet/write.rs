@@ -16,6 +16,8 @@ use umbra_registry::fleet::FleetApi;
 use umbra_registry::request::{GetOptions, ListOptions, RequestContext, Warnings, WriteOptions};
 use umbra_registry::resource::{Resource, WriteRequest, WriteVerb};
 
+use crate::lease::still_held;
+
 /// How long a write may take.
 const DEADLINE: Duration = Duration::from_secs(15);
 /// How often a status is computed anew because somebody else wrote meanwhile, before the task is tried again as a whole.
@@ -83,7 +85,9 @@ impl Writer {
             list_options: ListOptions::default(),
             query: String::new(),
         };
-        self.resource(place)?.write(&self.context(), request).await.map(drop)
+        let resource = self.resource(place)?;
+        still_held().await;
+        resource.write(&self.context(), request).await.map(drop)
     }
 
     /// Creates an object.

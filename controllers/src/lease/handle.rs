@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use umbra_storage::{Guard, Store};
 
-use super::fence::FencedStore;
+use super::fence::{FencedStore, under};
 use super::record::LeaseKey;
 
 /// The leases of one replica. Clones are the same.
@@ -79,6 +79,16 @@ impl Leases {
             (Arc::clone(shared), grants)
         });
         Lease { key, shared }
+    }
+
+    /// A store that fences writes by the lease under which the task works that writes ([`Held::scope`]), and passes on all
+    /// others: for what is shared by controllers and by requests of users.
+    #[must_use]
+    pub fn fenced(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        match &self.0 {
+            None => store,
+            Some(_) => Arc::new(FencedStore::by_task(store)),
+        }
     }
 
     /// The leases that this replica may work under now. Empty for [`Leases::sole`], which has no list of them.
@@ -163,6 +173,17 @@ impl Held {
             self.lost.cancelled().await;
             std::future::pending::<()>().await;
         }
+    }
+
+    /// What every write under this lease has to be guarded by; nothing in a process that has its store for itself.
+    #[must_use]
+    pub fn guard(&self) -> Option<&Guard> {
+        self.membership.as_ref().map(|(_, guard, _)| guard)
+    }
+
+    /// Does `work` under this lease, as far as its writes go to a store of [`Leases::fenced`]. What it spawns is not included.
+    pub async fn scope<F: Future>(self: Arc<Self>, work: F) -> F::Output {
+        under(self, work).await
     }
 
     /// The store, to write to under this lease: once another replica has taken it, writes are refused.

@@ -46,10 +46,10 @@
 //!   back to an earlier state. The record is not written while a lease is held, which is why renewals are elsewhere.
 //! * **Status of a ManagedCluster**: the last holder may write once too late. The new holder follows the object and writes
 //!   what is true.
-//! * **Fleets**: renderings and statuses are written with the revision or the UID that was read, so a late write is refused
-//!   where anything has happened since; where not, it is what the new holder would write.
+//! * **Fleets**: the store of a fleet's API is that of users, too; [`Leases::fenced`] fences what the fleet's controllers write
+//!   and nothing else. Besides, renderings and statuses are written with the revision or the UID that was read.
 //! * **Dispatch**: what is sent to a child cannot be fenced by the hub's store. A holder looks at its lease right before each
-//!   write ([`Held::is_valid`]) and never begins one that it may not. A late write that slips through is a server-side apply
+//!   write here, too. A late write that slips through is a server-side apply
 //!   of a rendering that was stored, or a deletion by UID; both are repeatable. Should it have undone something newer, the copy
 //!   shows the difference and the new holder applies again, as with any drift. (Not noticed where a resource is not copied.)
 //!
@@ -71,6 +71,8 @@ mod record;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use fence::still_held;
 
 use std::time::Duration;
 

@@ -121,6 +121,10 @@ impl Hub {
     }
 
     async fn with(store: Arc<dyn Store>, clusters: Option<(Arc<Clusters>, Leases)>, cancel: CancellationToken) -> Self {
+        let store = match &clusters {
+            Some((_, leases)) => leases.fenced(store),
+            None => store,
+        };
         let tracker = TaskTracker::new();
         let directory = Mirror::load(Arc::clone(&store), HUB_KINDS).await.unwrap();
         let catalog = Mirror::load(Arc::clone(&store), CATALOG).await.unwrap();

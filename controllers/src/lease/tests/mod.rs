@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use umbra_storage::WatchEvent;
 
+use super::handle::Shared;
 use super::record::{LeaseRecord, Place};
 use super::{LeaseKey, LeaseKind, Leases, Membership, Timing};
 use replica::{Replica, WORK};
@@ -26,6 +27,15 @@ fn clusters(count: usize) -> Vec<LeaseKey> {
     (0..count)
         .map(|number| LeaseKey::cluster(&format!("cluster-{number}")))
         .collect()
+}
+
+/// A lease that is held for a minute under this record.
+pub(super) async fn granted(guard: umbra_storage::Guard) -> super::Held {
+    let shared: Arc<Shared> = Arc::default();
+    let mut lease = Leases::shared(Arc::clone(&shared)).lease(LeaseKey::cluster("east"));
+    shared.extend(Instant::now() + Duration::from_secs(60));
+    shared.grant(&LeaseKey::cluster("east"), guard);
+    lease.acquire().await
 }
 
 /// Who holds what. Fails where two hold the same.
