@@ -6,6 +6,7 @@ mod crash;
 mod custom_resources;
 mod delegation;
 mod demo;
+mod encryption;
 mod errors;
 mod fleet;
 mod join;
