@@ -87,7 +87,8 @@ async fn start(
     let shared = &parts.shared;
     let api = FleetApi::new(FleetDependencies {
         fleet: name.to_owned(),
-        store: Arc::clone(&parts.store),
+        // What this fleet's controllers write too late, another replica has taken over.
+        store: parts.leases.fenced(Arc::clone(&parts.store)),
         directory: Arc::clone(&shared.directory),
         catalog: Arc::clone(&shared.catalog),
         documents: Arc::clone(&shared.documents) as _,
