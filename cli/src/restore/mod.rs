@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: RestoreArguments) -> Result<()> {
         Ok(restored) => restored,
         Err(error) => {
             // What has been made so far is of no use to anybody.
-            let _ = std::fs::remove_dir_all(&staging_of(&directory));
+            let _ = std::fs::remove_dir_all(staging_of(&directory));
             return Err(error);
         }
     };

@@ -19,6 +19,8 @@ struct Fault {
     /// The fault is over.
     repaired: AtomicBool,
     met: AtomicBool,
+    /// Reads fail, and nothing else.
+    reads: bool,
 }
 
 impl Fault {
@@ -28,6 +30,11 @@ impl Fault {
             once,
             ..Self::default()
         })
+    }
+
+    /// Before an operation that changes the disk.
+    fn check_change(&self) -> io::Result<()> {
+        if self.reads { Ok(()) } else { self.check() }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -68,7 +75,7 @@ impl Medium for FaultyMemory {
     }
 
     fn probe(&self) -> io::Result<()> {
-        self.fault.check()
+        self.fault.check_change()
     }
 }
 
@@ -84,21 +91,24 @@ impl StorageBackend for FaultyBackend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.fault.reads {
+            self.fault.check()?;
+        }
         self.inner.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.fault.check()?;
+        self.fault.check_change()?;
         self.inner.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.fault.check()?;
+        self.fault.check_change()?;
         self.inner.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.fault.check() {
+        if let Err(error) = self.fault.check_change() {
             // As a real disk does, it takes a part.
             let part = &data[..data.len() / 2];
             self.inner.write(offset, part)?;
@@ -271,4 +281,53 @@ async fn reads_go_on_and_ready_says_why() {
     assert_eq!(store.get("/a").await.unwrap().entry.unwrap().revision, revision);
     assert_eq!(put(&store, "/a", "4").await, revision.next());
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_failed_read_is_an_error_and_the_next_one_works() {
+    let mut failed = 0;
+    for operation in 0..40 {
+        let fault = Arc::new(Fault {
+            countdown: AtomicU64::new(u64::MAX),
+            once: true,
+            reads: true,
+            ..Fault::default()
+        });
+        let medium = FaultyMemory {
+            memory: Memory::default(),
+            fault: Arc::clone(&fault),
+        };
+        // Hardly any memory for pages, so that reads go to the disk.
+        let options = Options {
+            page_cache_bytes: 16 << 10,
+            ..Options::default()
+        };
+        let store = Embedded::on_medium(Arc::new(medium), &options).unwrap();
+        for key in 0..30 {
+            let value = vec![b'x'; 3_000];
+            store
+                .put(&format!("/{key}"), value.into(), Precondition::None)
+                .await
+                .unwrap();
+        }
+        fault.countdown.store(operation, Ordering::SeqCst);
+        for key in 0..30 {
+            match store.get(&format!("/{key}")).await {
+                Ok(read) => assert_eq!(read.entry.unwrap().value.len(), 3_000),
+                Err(error) => {
+                    failed += 1;
+                    assert!(
+                        matches!(error, Error::Io { .. } | Error::Unavailable { .. }),
+                        "{error:?}"
+                    );
+                }
+            }
+        }
+        recovered(&store).await;
+        let all = store.range(RangeRequest::default()).await.unwrap();
+        assert_eq!(all.entries.len(), 30);
+        put(&store, "/more", "1").await;
+        store.close().await;
+    }
+    assert!(failed > 0, "some read met the fault");
 }
