@@ -27,6 +27,9 @@ pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Opens what is there; after a failure as the disk has it, and not as the operating system remembers it.
     fn open(&self, after_failure: bool) -> io::Result<Backend>;
 
+    /// Opens what is there for reading alone; it works where nothing can be written.
+    fn open_read_only(&self) -> io::Result<Backend>;
+
     /// Whether more could be written now.
     fn probe(&self) -> io::Result<()>;
 
@@ -98,12 +101,19 @@ impl Medium for DataFile {
     fn open(&self, after_failure: bool) -> io::Result<Backend> {
         let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
         if after_failure {
+            // What is read next may be acknowledged: it has to be on the disk.
+            file.sync_all()?;
             // After a failed sync Linux takes pages for written that are not, and would show them until it forgets them:
             // what is read now has to be what a restart of the machine would find. Only a hint, so there is nothing to
             // do about its failure.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         }
         Ok(Backend(Box::new(FileBackend::new(file).map_err(io::Error::other)?)))
+    }
+
+    fn open_read_only(&self) -> io::Result<Backend> {
+        let file = FileBackend::new(File::open(&self.path)?).map_err(io::Error::other)?;
+        Ok(Backend(Box::new(file)))
     }
 
     fn probe(&self) -> io::Result<()> {
@@ -140,6 +150,10 @@ impl Medium for Memory {
 
     fn open(&self, _after_failure: bool) -> io::Result<Backend> {
         Ok(Backend(Box::new(SharedMemory(Arc::clone(&self.0)))))
+    }
+
+    fn open_read_only(&self) -> io::Result<Backend> {
+        self.open(false)
     }
 
     fn probe(&self) -> io::Result<()> {

@@ -26,6 +26,7 @@ mod failure;
 mod hub;
 mod medium;
 mod open;
+mod overlay;
 mod read;
 mod reads;
 mod recovery;

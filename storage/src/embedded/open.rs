@@ -13,6 +13,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableHandle, Writ
 
 use super::failure::{Failure, explain_damage, explain_io, is_damage};
 use super::medium::{Backend, DataFile, Medium, StoreLock};
+use super::overlay::Overlay;
 use super::tables::{
     COMPACTED, FORMAT, FORMAT_1_HISTORY, FORMAT_1_LATEST, KEYS, LOG, META, Marks, REVISION, SWEPT, VERSIONS, key_row,
     room, version_row,
@@ -219,6 +220,19 @@ pub(super) fn open_on(
         });
     }
     let database = open_backend(backend, cache_bytes).map_err(|failure| explain(failure, path))?;
+    let marks = initialise(&database, path)?;
+    Ok((database, marks))
+}
+
+/// Opens the database of a medium that takes no writes; what is written to it is forgotten.
+pub(super) fn open_read_only(medium: &dyn Medium, cache_bytes: usize) -> Result<(Database, Marks), OpenError> {
+    let path = medium.path();
+    let overlay = medium.open_read_only().and_then(Overlay::new);
+    let overlay = overlay.map_err(|source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let database = open_backend(Backend(Box::new(overlay)), cache_bytes).map_err(|failure| explain(failure, path))?;
     let marks = initialise(&database, path)?;
     Ok((database, marks))
 }

@@ -1,7 +1,7 @@
 //! What the writer does when the database has failed: it opens it again, by itself, until it works.
 //!
 //! After a failed write the database refuses everything. The first thing is therefore to open it again at once, so that
-//! reads go on, and to look whether the transaction that failed is in the file: a transaction is there as a whole or not at
+//! reads go on (on a disk that takes no writes at all, from what is in the file: `overlay`), and to look whether the transaction that failed is in the file: a transaction is there as a whole or not at
 //! all. If it is, its events are delivered and its callers hear that it has succeeded; if it is not, they hear that nothing
 //! has changed. Only where the file cannot be opened do they hear that the outcome is unknown; then it is settled, and its
 //! events delivered, when the file can be opened. No revision is given out twice: the next one follows what the file has.
@@ -19,7 +19,7 @@ use redb::ReadableDatabase;
 
 use super::OpenError;
 use super::failure::{Failure, explain_io};
-use super::open::open_on;
+use super::open::{open_on, open_read_only};
 use super::read::Reader;
 use super::tables::Marks;
 use super::writer::{Command, Writer};
@@ -75,8 +75,14 @@ impl Writer {
 
     /// Looks whether the store works again.
     pub(super) fn try_again(&mut self) {
-        if self.slot.is_open() || self.reopen() {
+        if self.slot.is_open() && !self.read_only {
             self.probe();
+        } else if !self.read_only || self.works() {
+            // What serves reads meanwhile is only given up where there is hope.
+            self.slot.empty();
+            if self.reopen() {
+                self.probe();
+            }
         }
     }
 
@@ -103,13 +109,26 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> bool {
+        self.read_only = false;
         match open_on(&*self.medium, self.cache_bytes, true) {
             Ok((database, marks)) => self.take_up(database, marks),
             Err(error) => {
                 self.refuse(reopening_error(&error));
-                self.slot.fail(self.trouble_error());
+                self.serve_reads();
                 false
             }
+        }
+    }
+
+    /// Lets reads go on where the medium can be read at least. A write whose outcome is unknown must not be seen before it
+    /// is certain: where it is in the file, reads wait too.
+    fn serve_reads(&mut self) {
+        match open_read_only(&*self.medium, self.cache_bytes) {
+            Ok((database, marks)) if marks.revision == self.hub.published().0 => {
+                self.read_only = true;
+                self.slot.put(database);
+            }
+            _ => self.slot.fail(self.trouble_error()),
         }
     }
 
@@ -156,15 +175,21 @@ impl Writer {
 
     /// Lets writes in again if the medium takes them.
     fn probe(&mut self) {
-        match self.medium.probe() {
-            Ok(()) => {
-                if self.trouble.take().is_some() {
-                    tracing::info!(path = %self.medium.path().display(), "the store works again");
-                }
-                self.hub.recover();
+        if self.works() {
+            if self.trouble.take().is_some() {
+                tracing::info!(path = %self.medium.path().display(), "the store works again");
             }
-            Err(error) => self.refuse(Error::unavailable(explain_io(&error, "writing", self.medium.path()))),
+            self.hub.recover();
         }
+    }
+
+    /// Whether the medium takes writes; if not, they are refused with the reason for longer.
+    fn works(&mut self) -> bool {
+        let probed = self.medium.probe();
+        if let Err(error) = &probed {
+            self.refuse(Error::unavailable(explain_io(error, "writing", self.medium.path())));
+        }
+        probed.is_ok()
     }
 
     /// Refuses writes for `error` until the next attempt.

@@ -58,6 +58,8 @@ pub(super) struct Writer {
     pub(super) failures: u32,
     /// Acknowledged writes are gone from the file.
     pub(super) lost: bool,
+    /// The database in the slot is for reading alone, until the medium takes writes.
+    pub(super) read_only: bool,
     /// For waiting with a deadline, once there is trouble.
     pub(super) timer: Option<tokio::runtime::Runtime>,
 }
@@ -97,6 +99,7 @@ impl Writer {
             trouble: None,
             failures: 0,
             lost: false,
+            read_only: false,
             timer: None,
         }
     }

@@ -21,6 +21,8 @@ struct Fault {
     met: AtomicBool,
     /// Reads fail, and nothing else.
     reads: bool,
+    /// It cannot even be opened for writing, as a disk that has become read-only.
+    read_only: AtomicBool,
 }
 
 impl Fault {
@@ -67,7 +69,14 @@ impl Medium for FaultyMemory {
         Path::new("faulty")
     }
 
+    fn open_read_only(&self) -> io::Result<Backend> {
+        self.memory.open_read_only()
+    }
+
     fn open(&self, after_failure: bool) -> io::Result<Backend> {
+        if self.fault.read_only.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         Ok(Backend(Box::new(FaultyBackend {
             inner: self.memory.open(after_failure)?,
             fault: Arc::clone(&self.fault),
@@ -75,6 +84,9 @@ impl Medium for FaultyMemory {
     }
 
     fn probe(&self) -> io::Result<()> {
+        if self.fault.read_only.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         self.fault.check_change()
     }
 }
@@ -330,4 +342,35 @@ async fn a_failed_read_is_an_error_and_the_next_one_works() {
         store.close().await;
     }
     assert!(failed > 0, "some read met the fault");
+}
+
+#[tokio::test]
+async fn reads_go_on_where_nothing_can_be_written() {
+    let fault = Fault::new(u64::MAX, false);
+    let medium = FaultyMemory {
+        memory: Memory::default(),
+        fault: Arc::clone(&fault),
+    };
+    let store = Embedded::on_medium(Arc::new(medium), &Options::default()).unwrap();
+    let first = put(&store, "/a", "1").await;
+    let revision = put(&store, "/a", "2").await;
+    fault.read_only.store(true, Ordering::SeqCst);
+    fault.countdown.store(0, Ordering::SeqCst);
+    let refused = store.put("/a", "3".into(), Precondition::None).await.unwrap_err();
+    assert!(
+        matches!(refused, Error::Io { .. } | Error::Unavailable { .. }),
+        "{refused:?}"
+    );
+    for _ in 0..20 {
+        assert_eq!(store.get("/a").await.unwrap().entry.unwrap().revision, revision);
+        let past = store.range(RangeRequest::default().at(first)).await.unwrap();
+        assert_eq!(past.entries[0].value, "1");
+        let reason = store.ready().await.unwrap_err().to_string();
+        assert!(reason.contains("make that file system writable"), "{reason}");
+    }
+    fault.repaired.store(true, Ordering::SeqCst);
+    fault.read_only.store(false, Ordering::SeqCst);
+    recovered(&store).await;
+    assert_eq!(put(&store, "/a", "4").await, revision.next());
+    store.close().await;
 }
