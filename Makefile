@@ -23,7 +23,7 @@ GO_ENVIRONMENT := CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 # Where the end-to-end tests find the programs, and keep the files of a run.
 E2E_ENVIRONMENT := UMBRA_BIN=$(BIN)/umbra KUBE_BIN=$(KUBE) E2E_DIR=$(TARGET)/tmp
 
-.PHONY: help up build kube test lint show-main clean
+.PHONY: help up build kube test lint show-main show-storage clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -51,7 +51,7 @@ test: build kube ## run all tests: Rust, end to end with real clusters, Go
 		| grep -E '^test |^test result: F' | tee -a $(TARGET)/test.log
 	cd tests/kube && $(GO_ENVIRONMENT) $(GO) vet ./...
 	cd tests/kube && $(GO_ENVIRONMENT) KUBE_BIN=$(KUBE) $(GO) test ./... 2>&1 | tee -a $(TARGET)/test.log
-	@# Two are ignored on their own: one was run just now, the other is what a test about crashes runs and kills.
+	@# These are ignored on their own: one was run just now, the others are run by tests in processes of their own.
 	@grep -E '^SKIPPED|^test .* \.\.\. ignored|^--- SKIP' $(TARGET)/test.log \
 		| grep -v -e every_kind_becomes_what_go_prints -e write_until_killed -e on_a_small_disk || echo 'Nothing was skipped.'
 
@@ -69,6 +69,29 @@ show-main: build kube ## show every item of the main job: what, figure, bound, p
 	$(E2E_ENVIRONMENT) SHOW_RESULTS=$(RESULTS)/main.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
 		> $(RESULTS)/main.log 2>&1 || echo 'Some tests failed; what they say is in $(RESULTS)/main.log'
 	@tests/show/table.sh tests/show/main.tsv $(RESULTS)/main.tsv
+
+# What `make test` keeps short. The rounds of crashes and the operations of the model are what the items ask for; the rest is
+# chosen so that all of it takes a quarter of an hour on two cores.
+STORAGE_LONG := UMBRA_STORAGE_MODEL_OPERATIONS=100000 UMBRA_STORAGE_CRASH_ROUNDS=200 UMBRA_STORAGE_HISTORIES=24 \
+	UMBRA_STORAGE_DAMAGE_POSITIONS=2000 UMBRA_STORAGE_CACHE_FAULT_CASES=256
+# The benchmark makes its stores here, some gigabytes; what it measures is this disk.
+BENCH_DIR ?= $(TARGET)/tmp
+BENCH_ARGS ?=
+
+show-storage: build kube ## show every item of the storage: what, figure, bound, pass or short
+	@tests/show/tools.sh etcd
+	$(CARGO) build --locked --release -p umbra-bench
+	mkdir -p $(RESULTS) $(TARGET)/tmp $(BENCH_DIR)
+	rm -f $(RESULTS)/storage.tsv $(RESULTS)/storage.log
+	@# First, and alone: figures are about a machine that does nothing else.
+	SHOW_RESULTS=$(RESULTS)/storage.tsv $(TARGET)/release/umbra-bench storage --dir $(BENCH_DIR) --json $(RESULTS)/storage.json \
+		$(BENCH_ARGS) 2>&1 | tee $(RESULTS)/storage-bench.log || echo 'The benchmark failed; see $(RESULTS)/storage-bench.log'
+	$(STORAGE_LONG) KUBE_BIN=$(KUBE) SHOW_RESULTS=$(RESULTS)/storage.tsv $(CARGO) test --locked --workspace --lib --profile $(PROFILE) \
+		-- proofs:: cache::tests:: embedded:: >> $(RESULTS)/storage.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/storage.log'
+	$(E2E_ENVIRONMENT) SHOW_RESULTS=$(RESULTS)/storage.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
+		-- storage:: encryption:: etcd:: >> $(RESULTS)/storage.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/storage.log'
+	@grep -E '^SKIPPED' $(RESULTS)/storage.log || true
+	@tests/show/table.sh tests/show/storage.tsv $(RESULTS)/storage.tsv
 
 clean: ## remove everything that was built
 	rm -rf $(KUBE) $(RESULTS)

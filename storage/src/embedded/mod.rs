@@ -23,6 +23,7 @@
 pub mod backup;
 mod compaction;
 mod failure;
+mod format;
 mod hub;
 mod medium;
 mod open;

@@ -91,16 +91,16 @@ async fn a_newer_format_is_refused_untouched() {
             .unwrap();
         transaction.commit().unwrap();
     };
-    write(open::CURRENT_FORMAT + 1);
+    write(format::CURRENT_FORMAT + 1);
     let error = Embedded::open(&path, Options::default()).await.unwrap_err();
     assert!(
         matches!(
             &error,
             OpenError::NewerFormat {
                 found,
-                supported: open::CURRENT_FORMAT,
+                supported: format::CURRENT_FORMAT,
                 ..
-            } if *found == open::CURRENT_FORMAT + 1
+            } if *found == format::CURRENT_FORMAT + 1
         ),
         "{error}"
     );
