@@ -112,7 +112,11 @@ impl Chart {
                 y + 4.0
             );
         }
-        for (x, _) in lines.iter().max_by_key(|line| line.points.len()).map_or(&[][..], |line| &line.points) {
+        for (x, _) in lines
+            .iter()
+            .max_by_key(|line| line.points.len())
+            .map_or(&[][..], |line| &line.points)
+        {
             let _ = writeln!(
                 svg,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{x}</text>",
@@ -176,8 +180,14 @@ mod tests {
     fn a_chart_has_its_lines_and_a_readable_scale() {
         let line = Line::new("embedded", vec![(1.0, 100.0), (64.0, 9_000.0)]);
         let svg = Chart::Puts.svg(&[&line]);
-        assert!(svg.contains(">embedded<") && svg.contains(">2000<") && svg.contains(">10000<"), "{svg}");
-        assert!(svg.contains("M72.0 287.5L500.0 65.0"), "the first and the last point: {svg}");
+        assert!(
+            svg.contains(">embedded<") && svg.contains(">2000<") && svg.contains(">10000<"),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("M72.0 287.5L500.0 65.0"),
+            "the first and the last point: {svg}"
+        );
         assert_eq!([step(0.13), step(1.0), step(1_800.0)], [0.2, 1.0, 2_000.0]);
     }
 }

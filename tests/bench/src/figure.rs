@@ -180,12 +180,23 @@ mod tests {
 
     #[test]
     fn a_figure_says_its_median_and_spread() {
-        let figure = Figure::new("puts", "", Unit::PerSecond("puts"), vec![12_345.4, 9_000.0, 1_234_567.0])
-            .bound(Bound::AtLeast(10_000.0));
+        let figure = Figure::new(
+            "puts",
+            "",
+            Unit::PerSecond("puts"),
+            vec![12_345.4, 9_000.0, 1_234_567.0],
+        )
+        .bound(Bound::AtLeast(10_000.0));
         assert_eq!(figure.text(), "12,345 puts/s (9,000–1,234,567)");
-        assert_eq!((figure.bound_text().as_str(), figure.within()), ("≥ 10,000 puts/s", true));
+        assert_eq!(
+            (figure.bound_text().as_str(), figure.within()),
+            ("≥ 10,000 puts/s", true)
+        );
         let seconds = Figure::new("open", "", Unit::Seconds, vec![0.002, 0.004]).bound(Bound::AtMost(0.002));
-        assert_eq!((seconds.text().as_str(), seconds.within()), ("3.00 ms (2.00 ms–4.00 ms)", false));
+        assert_eq!(
+            (seconds.text().as_str(), seconds.within()),
+            ("3.00 ms (2.00 ms–4.00 ms)", false)
+        );
         assert_eq!(Unit::BytesPerSecond.text(2.345e9), "2.35 GB/s");
         assert_eq!(Unit::Ratio.text(1.426), "1.43×");
     }
@@ -194,7 +205,11 @@ mod tests {
     fn percentiles_are_samples() {
         let samples: Vec<f64> = (1..=100).map(f64::from).collect();
         assert_eq!(
-            (percentile(&samples, 0.5), percentile(&samples, 0.99), percentile(&samples, 1.0)),
+            (
+                percentile(&samples, 0.5),
+                percentile(&samples, 0.99),
+                percentile(&samples, 1.0)
+            ),
             (50.0, 99.0, 100.0)
         );
         assert!(percentile(&[], 0.5).is_nan() && median(&[]).is_nan());

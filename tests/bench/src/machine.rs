@@ -50,7 +50,11 @@ impl Machine {
             disk: mount(directory).unwrap_or_else(|| "unknown".to_owned()),
             sync_seconds: sync_latency(directory)
                 .with_context(|| format!("measuring the disk under {}", directory.display()))?,
-            load: load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default(),
+            load: load
+                .split(' ')
+                .next()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
         })
     }
 

@@ -29,8 +29,8 @@ pub(crate) fn stored(index: u64, version: u64) -> (String, Bytes) {
     let cluster = format!("cluster-{:02}", index % CLUSTERS);
     let row = (columns(), cells(&pod));
     let text = pod.to_string();
-    let copy = to_view(text.as_bytes(), &cluster, &resource(), Some((&row.0, row.1)))
-        .expect("what was made here is a pod");
+    let copy =
+        to_view(text.as_bytes(), &cluster, &resource(), Some((&row.0, row.1))).expect("what was made here is a pod");
     let key = CopyKey {
         cluster: &cluster,
         namespace: Some(&copy.namespace),
@@ -41,7 +41,17 @@ pub(crate) fn stored(index: u64, version: u64) -> (String, Bytes) {
 
 /// The columns that kube-apiserver prints of pods.
 fn columns() -> Vec<ColumnDefinition> {
-    let names = ["Name", "Ready", "Status", "Restarts", "Age", "IP", "Node", "Nominated Node", "Readiness Gates"];
+    let names = [
+        "Name",
+        "Ready",
+        "Status",
+        "Restarts",
+        "Age",
+        "IP",
+        "Node",
+        "Nominated Node",
+        "Readiness Gates",
+    ];
     let mut columns: Vec<_> = names.iter().map(|name| ColumnDefinition::string(name, "")).collect();
     "name".clone_into(&mut columns[0].format);
     columns
@@ -64,17 +74,32 @@ fn cells(pod: &Value) -> Vec<Value> {
 
 fn pod(index: u64, version: u64) -> Value {
     let mut random = StdRng::seed_from_u64(index);
-    let app = format!("{}-{}", ["web", "cart", "checkout", "search", "ledger"][(index % 5) as usize], index / 500);
+    let app = format!(
+        "{}-{}",
+        ["web", "cart", "checkout", "search", "ledger"][(index % 5) as usize],
+        index / 500
+    );
     let namespace = format!("team-{:02}", index / CLUSTERS % NAMESPACES);
     let hash = format!("{:09x}", random.random_range(0..1_u64 << 36));
     let name = format!("{app}-{hash}-{:05x}", index & 0xf_ffff);
-    let node = format!("ip-10-{}-{}-{}.compute.internal", index % CLUSTERS, index / 7 % 250, index % 250);
+    let node = format!(
+        "ip-10-{}-{}-{}.compute.internal",
+        index % CLUSTERS,
+        index / 7 % 250,
+        index % 250
+    );
     let address = format!("10.{}.{}.{}", 64 + index % 64, index / 250 % 250, index % 250);
     let container_count = 1 + usize::from(random.random_range(0..10) < 1);
-    let containers: Vec<Value> = (0..container_count).map(|number| container(&app, number, &mut random)).collect();
-    let statuses: Vec<Value> = containers.iter().map(|container| container_status(container, &mut random)).collect();
+    let containers: Vec<Value> = (0..container_count)
+        .map(|number| container(&app, number, &mut random))
+        .collect();
+    let statuses: Vec<Value> = containers
+        .iter()
+        .map(|container| container_status(container, &mut random))
+        .collect();
     let created = time(&mut random);
-    let mut volumes = vec![json!({"name": "config", "configMap": {"name": format!("{app}-config"), "defaultMode": 420}})];
+    let mut volumes =
+        vec![json!({"name": "config", "configMap": {"name": format!("{app}-config"), "defaultMode": 420}})];
     volumes.push(token_volume());
     json!({
         "apiVersion": "v1",
@@ -119,7 +144,11 @@ fn container(app: &str, number: usize, random: &mut StdRng) -> Value {
             "periodSeconds": period, "successThreshold": 1, "failureThreshold": 3,
         })
     };
-    let name = if number == 0 { app.to_owned() } else { format!("proxy-{number}") };
+    let name = if number == 0 {
+        app.to_owned()
+    } else {
+        format!("proxy-{number}")
+    };
     json!({
         "name": name,
         "image": format!("registry.example.com/shop/{app}:v1.{}.{}", random.random_range(0..40), random.random_range(0..9)),
@@ -166,7 +195,13 @@ fn toleration(taint: &str) -> Value {
 }
 
 fn conditions(since: &str) -> Value {
-    let types = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let types = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ];
     types
         .iter()
         .map(|condition| {
@@ -190,7 +225,9 @@ fn container_status(container: &Value, random: &mut StdRng) -> Value {
 }
 
 fn hex(digits: usize, random: &mut StdRng) -> String {
-    (0..digits).map(|_| char::from_digit(random.random_range(0..16), 16).unwrap_or('0')).collect()
+    (0..digits)
+        .map(|_| char::from_digit(random.random_range(0..16), 16).unwrap_or('0'))
+        .collect()
 }
 
 fn uid(random: &mut StdRng) -> String {
@@ -199,7 +236,13 @@ fn uid(random: &mut StdRng) -> String {
 
 fn time(random: &mut StdRng) -> String {
     let mut below = |end: u32| random.random_range(0..end);
-    format!("2026-11-{:02}T{:02}:{:02}:{:02}Z", 1 + below(28), below(24), below(60), below(60))
+    format!(
+        "2026-11-{:02}T{:02}:{:02}:{:02}Z",
+        1 + below(28),
+        below(24),
+        below(60),
+        below(60)
+    )
 }
 
 #[cfg(test)]
@@ -217,7 +260,11 @@ mod tests {
             .iter()
             .map(|(_, value)| Envelope::decode(value).unwrap().object(1_000_000).len())
             .sum();
-        assert!((4_600..4_800).contains(&(bytes / 1_000)), "{} bytes on average", bytes / 1_000);
+        assert!(
+            (4_600..4_800).contains(&(bytes / 1_000)),
+            "{} bytes on average",
+            bytes / 1_000
+        );
         assert_eq!(stored(7, 1), stored(7, 1), "the same in every process");
         assert_ne!(stored(7, 1).1, stored(7, 2).1);
     }

@@ -37,9 +37,19 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let (cpu, latency) = runtime.block_on(measure(context, true))?;
     let (elsewhere, _) = runtime.block_on(measure(context, false))?;
     let figures = vec![
-        Figure::new(CPU, format!("CPU time of an event for {WATCHERS} watchers"), Unit::Seconds, cpu)
-            .bound(Bound::AtMost(1e-3)),
-        Figure::new("fanout.latency", "  from its acknowledgement to the last watcher, p99", Unit::Seconds, latency),
+        Figure::new(
+            CPU,
+            format!("CPU time of an event for {WATCHERS} watchers"),
+            Unit::Seconds,
+            cpu,
+        )
+        .bound(Bound::AtMost(1e-3)),
+        Figure::new(
+            "fanout.latency",
+            "  from its acknowledgement to the last watcher, p99",
+            Unit::Seconds,
+            latency,
+        ),
         Figure::new(
             "fanout.elsewhere",
             format!("CPU time of an event for one watcher, with {WATCHERS} of other namespaces"),
@@ -61,7 +71,11 @@ async fn measure(context: &Context, concerned: bool) -> anyhow::Result<(Vec<f64>
     let elsewhere = format!("{everything}cluster-00/nowhere/");
     let counter = Arc::new(Counter::default());
     for number in 0..WATCHERS {
-        let scope = if concerned || number == 0 { &everything } else { &elsewhere };
+        let scope = if concerned || number == 0 {
+            &everything
+        } else {
+            &elsewhere
+        };
         let mut watch = cached.cache.watch(scope, WatchFrom::Now, BUFFER)?;
         let counter = Arc::clone(&counter);
         cached.tracker.spawn(async move {

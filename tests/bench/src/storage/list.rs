@@ -52,7 +52,9 @@ impl Cached {
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
         let copies = Copies::new(Arc::clone(&store), tracker.clone(), cancel.clone());
         let cache = copies.cache(&pods::resource());
-        cache.ready(tokio::time::Instant::now() + super::worker::PATIENCE).await?;
+        cache
+            .ready(tokio::time::Instant::now() + super::worker::PATIENCE)
+            .await?;
         Ok(Self {
             embedded,
             store,
@@ -113,7 +115,10 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
 
 /// The items of a list, as the registry hands them on.
 fn items(snapshot: &Snapshot<CopyExtra>, prefix: &str) -> Vec<Bytes> {
-    snapshot.range(prefix, None).map(|object| object.bytes.clone()).collect()
+    snapshot
+        .range(prefix, None)
+        .map(|object| object.bytes.clone())
+        .collect()
 }
 
 /// Writes a list into chunks. Answers with its length.

@@ -72,7 +72,9 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
             (Chart::Memory, Line::new(name, memories.iter().map(point).collect()))
         };
         outcome.lines.push(line("resident", |memory| memory.ready));
-        outcome.lines.push(line("1.5 × serialized", |memory| memory.serialized * 1.5));
+        outcome
+            .lines
+            .push(line("1.5 × serialized", |memory| memory.serialized * 1.5));
         outcome.lines.push(line("serialized", |memory| memory.serialized));
     }
     Ok(outcome)

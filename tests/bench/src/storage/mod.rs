@@ -118,7 +118,9 @@ impl Context {
 
     /// An empty folder on the disk to measure, removed when dropped.
     fn folder(&self) -> anyhow::Result<TempDir> {
-        let folder = tempfile::Builder::new().prefix("umbra-bench-").tempdir_in(&self.arguments.dir);
+        let folder = tempfile::Builder::new()
+            .prefix("umbra-bench-")
+            .tempdir_in(&self.arguments.dir);
         folder.with_context(|| format!("making a folder in {}", self.arguments.dir.display()))
     }
 }
@@ -148,7 +150,10 @@ pub(crate) fn run(arguments: StorageArguments) -> anyhow::Result<()> {
     machine.print();
     let (mut figures, mut lines, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     let only = &context.arguments.only;
-    for name in Name::value_variants().iter().filter(|name| only.is_empty() || only.contains(name)) {
+    for name in Name::value_variants()
+        .iter()
+        .filter(|name| only.is_empty() || only.contains(name))
+    {
         // An item that is dropped because its benchmark failed is short.
         let mut items: Vec<_> = name.items().iter().map(|item| (*item, Item::open(item))).collect();
         say(format_args!("\n{name:?}"));
@@ -178,7 +183,11 @@ pub(crate) fn run(arguments: StorageArguments) -> anyhow::Result<()> {
     }
     if let Some(folder) = &context.arguments.charts {
         for chart in [Chart::Puts, Chart::Memory] {
-            let lines: Vec<_> = lines.iter().filter(|(of, _)| *of == chart).map(|(_, line)| line).collect();
+            let lines: Vec<_> = lines
+                .iter()
+                .filter(|(of, _)| *of == chart)
+                .map(|(_, line)| line)
+                .collect();
             chart.write(folder, &lines)?;
         }
     }

@@ -31,13 +31,13 @@ const BATCHED_PUTS: usize = 100_000;
 /// Writers that write batches at the same time: resources that are copied for the first time.
 const BATCH_WRITERS: usize = 8;
 /// Writers of single puts that the budget is about.
-const SINGLE_WRITERS: usize = 64;
+pub(super) const SINGLE_WRITERS: usize = 64;
 /// How long a run of single puts takes, after a fifth of that to warm up.
-const SINGLE_RUN: Duration = Duration::from_secs(4);
+pub(super) const SINGLE_RUN: Duration = Duration::from_secs(4);
 /// Concurrent writers in the chart.
 pub(super) const CHART_WRITERS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 /// How long each point of the chart is measured.
-const CHART_RUN: Duration = Duration::from_secs(2);
+pub(super) const CHART_RUN: Duration = Duration::from_secs(2);
 
 pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let runtime = runtime()?;
@@ -66,15 +66,21 @@ pub(super) fn run(context: &Context) -> anyhow::Result<Outcome> {
     ));
     let mut runs = Vec::new();
     for _ in 0..context.runs() {
-        runs.push(on_new_store(context, &runtime, |store| singles(store, SINGLE_WRITERS, SINGLE_RUN))?);
+        runs.push(on_new_store(context, &runtime, |store| {
+            singles(store, SINGLE_WRITERS, SINGLE_RUN)
+        })?);
     }
-    outcome.figures.extend(single_figures(SINGLE, "durable puts", SINGLE_WRITERS, &runs));
+    outcome
+        .figures
+        .extend(single_figures(SINGLE, "durable puts", SINGLE_WRITERS, &runs));
     outcome.figures[2].bound = Some(Bound::AtLeast(1_500.0));
     let mut runs = Vec::new();
     for _ in 0..context.runs() {
         runs.push(on_new_store(context, &runtime, |store| singles(store, 1, SINGLE_RUN))?);
     }
-    outcome.figures.extend(single_figures("puts.single.one", "durable puts", 1, &runs));
+    outcome
+        .figures
+        .extend(single_figures("puts.single.one", "durable puts", 1, &runs));
     if context.charts() {
         let mut points = Vec::new();
         for writers in CHART_WRITERS {
@@ -118,9 +124,12 @@ impl Values {
     }
 }
 
+fn key(writer: usize, index: usize) -> String {
+    format!("/umbra/bench/{writer:03}/{index:08}")
+}
+
 fn put(values: &Values, writer: usize, index: usize) -> Operation {
-    let key = format!("/umbra/bench/{writer:03}/{index:08}");
-    Operation::put(key, values.get(writer + index), Precondition::Absent)
+    Operation::put(key(writer, index), values.get(writer + index), Precondition::Absent)
 }
 
 /// Batched puts a second.
@@ -128,7 +137,9 @@ pub(super) async fn batches(store: Arc<dyn Store>, writers: usize) -> anyhow::Re
     let values = Values::new();
     let made = |writer, count| (0..count).map(|index| put(&values, writer, index)).collect::<Vec<_>>();
     put_batches(&store, made(999, BATCHED_PUTS / 20), writers).await?;
-    let operations: Vec<_> = (0..writers).flat_map(|writer| made(writer, BATCHED_PUTS / writers)).collect();
+    let operations: Vec<_> = (0..writers)
+        .flat_map(|writer| made(writer, BATCHED_PUTS / writers))
+        .collect();
     let count = operations.len();
     let start = Instant::now();
     put_batches(&store, operations, writers).await?;
@@ -177,21 +188,35 @@ pub(super) struct Singles {
 
 /// Puts one by one from each of `writers`, for `duration`.
 pub(super) async fn singles(store: Arc<dyn Store>, writers: usize, duration: Duration) -> anyhow::Result<Singles> {
+    let put = move |key: String, value| {
+        let store = Arc::clone(&store);
+        async move {
+            store.put(&key, value, Precondition::Absent).await?;
+            anyhow::Ok(())
+        }
+    };
+    singles_with(put, writers, duration).await
+}
+
+/// As [`singles`], into whatever `put` puts into.
+pub(super) async fn singles_with<P, F>(put: P, writers: usize, duration: Duration) -> anyhow::Result<Singles>
+where
+    P: Fn(String, Bytes) -> F + Clone + Send + 'static,
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
     let values = Values::new();
     let tracker = TaskTracker::new();
     let begin = Instant::now() + duration / 5;
     let end = begin + duration;
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
-            let (store, values) = (Arc::clone(&store), values.clone());
+            let (put, values) = (put.clone(), values.clone());
             tracker.spawn(async move {
                 let mut latencies = Vec::new();
                 for index in 0.. {
-                    let operation = put(&values, writer, index);
+                    let (key, value) = (key(writer, index), values.get(writer + index));
                     let start = Instant::now();
-                    for outcome in store.batch(vec![operation]).await {
-                        outcome?;
-                    }
+                    put(key, value).await?;
                     let now = Instant::now();
                     if now >= end {
                         break;
@@ -200,7 +225,7 @@ pub(super) async fn singles(store: Arc<dyn Store>, writers: usize, duration: Dur
                         latencies.push((now - start).as_secs_f64());
                     }
                 }
-                Ok::<_, umbra_storage::Error>(latencies)
+                anyhow::Ok(latencies)
             })
         })
         .collect();
@@ -217,7 +242,11 @@ pub(super) async fn singles(store: Arc<dyn Store>, writers: usize, duration: Dur
 
 /// The rate, and how long a put takes.
 pub(super) fn single_figures(name: &'static str, what: &str, writers: usize, runs: &[Singles]) -> Vec<Figure> {
-    let who = if writers == 1 { "one writer".to_owned() } else { format!("{writers} writers") };
+    let who = if writers == 1 {
+        "one writer".to_owned()
+    } else {
+        format!("{writers} writers")
+    };
     let rates = runs.iter().map(|run| run.rate).collect();
     let mut figures = vec![Figure::new(
         name,
