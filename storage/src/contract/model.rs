@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Row, TestStore, changes_until, row};
-use crate::{Error, Operation, Precondition, RangeRequest, Result, Revision, WatchEvent};
+use super::{Row, TestStore, row};
+use crate::{Error, Operation, Precondition, RangeRequest, Result, Revision};
 
 mod following;
 pub mod random;
@@ -266,33 +266,12 @@ impl Model {
         }
     }
 
-    /// A watch from any revision turns the state of that revision into the present one.
+    /// A watch from any revision on delivers what has changed since.
     async fn compare_watches(&self, store: &TestStore) {
-        let in_prefix = |state: &State| -> State {
-            state
-                .iter()
-                .filter(|(key, _)| key.starts_with(PREFIX))
-                .map(|(key, row)| (key.clone(), row.clone()))
-                .collect()
-        };
-        for (revision, state) in &self.states {
-            let mut state = in_prefix(state);
-            let mut watch = store.watch(PREFIX, Revision(*revision)).await.unwrap();
-            for change in changes_until(&mut watch, Revision(self.current)).await.unwrap() {
-                let at = change.revision().0;
-                match change {
-                    WatchEvent::Put { entry, previous } => {
-                        let replaced = state.insert(entry.key.to_string(), row(&entry));
-                        assert_eq!(replaced, previous.as_ref().map(row));
-                    }
-                    WatchEvent::Delete { key, previous, .. } => {
-                        assert_eq!(state.remove(&*key), Some(row(&previous)));
-                    }
-                    WatchEvent::Progress { .. } => unreachable!("only changes are returned"),
-                }
-                assert_eq!(state, in_prefix(&self.states[&at]), "watched from {revision} to {at}");
-            }
-            assert_eq!(state, in_prefix(&self.states[&self.current]), "watched from {revision}");
+        for revision in self.states.keys() {
+            let mut watch = Following::start(store, PREFIX, *revision).await;
+            let whole = self.follow_one(&mut watch, store.progress_on_request()).await;
+            assert!(whole, "watched from {revision}");
         }
     }
 }

@@ -11,14 +11,20 @@ pub(super) struct Following {
     position: u64,
 }
 
-impl Model {
-    pub(super) async fn watch(&mut self, store: &TestStore, prefix: &'static str, back: u64) {
-        let position = self.current.saturating_sub(back).max(self.oldest);
-        self.watches.push(Following {
+impl Following {
+    pub(super) async fn start(store: &TestStore, prefix: &'static str, position: u64) -> Self {
+        Self {
             stream: store.watch(prefix, Revision(position)).await.unwrap(),
             prefix,
             position,
-        });
+        }
+    }
+}
+
+impl Model {
+    pub(super) async fn watch(&mut self, store: &TestStore, prefix: &'static str, back: u64) {
+        let position = self.current.saturating_sub(back).max(self.oldest);
+        self.watches.push(Following::start(store, prefix, position).await);
     }
 
     /// The store was away: the watches are begun again where they were.
@@ -42,10 +48,14 @@ impl Model {
     }
 
     /// Answers whether the watch goes on.
-    async fn follow_one(&self, watch: &mut Following, progress: bool) -> bool {
+    pub(super) async fn follow_one(&self, watch: &mut Following, progress: bool) -> bool {
         if watch.position < self.oldest {
             // What it has to deliver has been given up, here too. What it may do then is a function of the suite.
             return false;
+        }
+        if progress {
+            // It must not overtake what is still to come.
+            watch.stream.request_progress();
         }
         let changes = self.changes.range(watch.position + 1..);
         for (revision, (key, before, after)) in changes.filter(|(_, change)| change.0.starts_with(watch.prefix)) {
@@ -58,7 +68,8 @@ impl Model {
                         );
                     }
                     Ok(event) => break event,
-                    Err(Error::SlowWatcher { .. }) => return false,
+                    // Allowed, as long as nothing was left out before: the suite asks for more where more is due.
+                    Err(Error::SlowWatcher { .. } | Error::Compacted { .. }) => return false,
                     Err(error) => panic!("watched from {} on: {error}", watch.position),
                 }
             };
