@@ -171,58 +171,59 @@ impl Model {
     }
 
     async fn write(&mut self, store: &TestStore, writes: &[Write]) {
-        let (mut operations, mut expected) = (Vec::new(), Vec::new());
-        for write in writes {
-            let (operation, outcome) = self.apply(write);
-            operations.push(operation);
-            expected.push(outcome);
-        }
-        let outcomes = store.batch(operations.clone()).await;
-        for ((outcome, expected), operation) in outcomes.into_iter().zip(expected).zip(operations) {
-            assert_eq!(simplify(outcome), expected, "{operation:?}");
+        let operations = self.plan(writes);
+        let outcomes: Vec<_> = store
+            .batch(operations.clone())
+            .await
+            .into_iter()
+            .map(simplify)
+            .collect();
+        assert_eq!(outcomes.len(), operations.len(), "each operation has an outcome");
+        for index in order_of(&operations, &outcomes) {
+            let expected = self.apply(&operations[index]);
+            assert_eq!(outcomes[index], expected, "{:?} of {operations:?}", operations[index]);
         }
     }
 
-    fn apply(&mut self, write: &Write) -> (Operation, Outcome) {
-        let key = KEYS[write.key % KEYS.len()];
-        let mut state = self.states[&self.current].clone();
-        let existing = state.get(key).cloned();
-        let before = existing.clone();
-        let precondition = match write.expect {
-            Expect::Anything => Precondition::None,
-            Expect::Absent => Precondition::Absent,
-            Expect::Current => Precondition::Revision(existing.as_ref().map_or(Revision(1), |row| row.3)),
-            Expect::Other => Precondition::Revision(Revision(self.current + 10)),
-        };
-        let holds = match precondition {
-            Precondition::None => true,
-            Precondition::Absent => existing.is_none(),
-            Precondition::Revision(revision) => existing.as_ref().is_some_and(|row| row.3 == revision),
-        };
-        self.written += 1;
-        let value = format!("value {}", self.written);
-        let operation = if write.delete {
-            Operation::delete(key, precondition)
-        } else {
-            Operation::put(key, value.clone(), precondition)
-        };
-        if !holds {
-            return (operation, Outcome::Conflict(existing));
-        }
-        let revision = Revision(self.current + 1);
-        match (write.delete, existing) {
-            (true, None) => return (operation, Outcome::NotFound),
-            (true, Some(_)) => drop(state.remove(key)),
-            (false, existing) => {
-                let created = existing.map_or(revision, |row| row.2);
-                state.insert(key.to_owned(), (key.to_owned(), value, created, revision));
+    /// The operations of a batch, as if they were done in its order.
+    fn plan(&mut self, writes: &[Write]) -> Vec<Operation> {
+        let (mut state, mut current) = (self.states[&self.current].clone(), self.current);
+        let mut operations = Vec::new();
+        for write in writes {
+            let key = KEYS[write.key % KEYS.len()];
+            let precondition = match write.expect {
+                Expect::Anything => Precondition::None,
+                Expect::Absent => Precondition::Absent,
+                Expect::Current => Precondition::Revision(state.get(key).map_or(Revision(1), |row| row.3)),
+                Expect::Other => Precondition::Revision(Revision(self.current + 10 + writes.len() as u64)),
+            };
+            self.written += 1;
+            let operation = if write.delete {
+                Operation::delete(key, precondition)
+            } else {
+                Operation::put(key, format!("value {}", self.written), precondition)
+            };
+            if let Outcome::Done(revision) = perform(&mut state, current, &operation) {
+                current = revision.0;
             }
+            operations.push(operation);
         }
-        self.current = revision.0;
-        self.changes
-            .insert(self.current, (key, before, state.get(key).cloned()));
-        self.states.insert(self.current, state);
-        (operation, Outcome::Done(revision))
+        operations
+    }
+
+    /// What the operation does to the model.
+    fn apply(&mut self, operation: &Operation) -> Outcome {
+        let mut state = self.states[&self.current].clone();
+        let outcome = perform(&mut state, self.current, operation);
+        if let Outcome::Done(revision) = outcome {
+            let key = KEYS.into_iter().find(|key| **key == **operation.key());
+            let key = key.expect("only keys of the model are written to");
+            let before = self.states[&self.current].get(key).cloned();
+            self.changes.insert(revision.0, (key, before, state.get(key).cloned()));
+            self.current = revision.0;
+            self.states.insert(revision.0, state);
+        }
+        outcome
     }
 
     async fn compact(&mut self, store: &TestStore, back: u64) {
@@ -274,6 +275,50 @@ impl Model {
             assert!(whole, "watched from {revision}");
         }
     }
+}
+
+/// In which order the operations of a batch were done. Those of one key are in the order of the batch, and operations of
+/// different keys may overtake each other: their revisions tell. One that failed comes right after the one before it on its
+/// key, where only that key counts.
+fn order_of(operations: &[Operation], outcomes: &[Outcome]) -> Vec<usize> {
+    let mut last: BTreeMap<&str, Revision> = BTreeMap::new();
+    let mut places = Vec::new();
+    for (index, (operation, outcome)) in operations.iter().zip(outcomes).enumerate() {
+        let before = last.entry(operation.key()).or_insert(Revision(0));
+        if let Outcome::Done(revision) = outcome {
+            assert!(*before < *revision, "{operation:?} is done in its turn");
+            *before = *revision;
+        }
+        places.push((*before, index));
+    }
+    places.sort_unstable();
+    places.into_iter().map(|(_, index)| index).collect()
+}
+
+/// Does the operation to a state of the revision `current`.
+fn perform(state: &mut State, current: u64, operation: &Operation) -> Outcome {
+    let key: &str = operation.key();
+    let existing = state.get(key).cloned();
+    let (Operation::Put { precondition, .. } | Operation::Delete { precondition, .. }) = operation;
+    let holds = match precondition {
+        Precondition::None => true,
+        Precondition::Absent => existing.is_none(),
+        Precondition::Revision(revision) => existing.as_ref().is_some_and(|row| row.3 == *revision),
+    };
+    if !holds {
+        return Outcome::Conflict(existing);
+    }
+    let revision = Revision(current + 1);
+    match (operation, existing) {
+        (Operation::Delete { .. }, None) => return Outcome::NotFound,
+        (Operation::Delete { .. }, Some(_)) => drop(state.remove(key)),
+        (Operation::Put { value, .. }, existing) => {
+            let created = existing.map_or(revision, |row| row.2);
+            let value = String::from_utf8_lossy(value).into_owned();
+            state.insert(key.to_owned(), (key.to_owned(), value, created, revision));
+        }
+    }
+    Outcome::Done(revision)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 mod broken;
 mod clients;
 mod contract;
+mod etcd;
 mod fault;
 mod history;
 mod linearizability;
