@@ -16,6 +16,7 @@
 //! own. A failed expectation panics with what was last seen. What the last run wrote, logs included, stays in
 //! `$E2E_DIR/e2e-*` until the next run.
 
+pub mod aggregated;
 pub mod cluster;
 pub mod environment;
 pub mod http;

@@ -1,6 +1,7 @@
 //! Umbra as its users have it: the binary, real kube-apiservers as children, an unmodified kubectl. See the library of this
 //! crate for what the tests stand on. One module is one part of the promise; each test has namespaces of its own.
 
+mod aggregated;
 mod cluster_root;
 mod crash;
 mod custom_resources;
