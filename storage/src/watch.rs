@@ -29,7 +29,7 @@ pub enum WatchEvent {
         /// The revision of the deletion.
         revision: Revision,
     },
-    /// Every event up to and including this revision has been delivered.
+    /// Every event up to and including this revision has been delivered, and none after it.
     Progress {
         /// The revision reached.
         revision: Revision,

@@ -216,19 +216,29 @@ impl Watcher {
                     ask(&mut stream.requests).await;
                 }
             }
-            if let Err(end) = self.answer_requests() {
+            if let Err(end) = self.answer_requests(stream.means) {
                 return end;
             }
         }
     }
 
     /// Answers requests for progress, if their goal is reached.
-    fn answer_requests(&mut self) -> Result<(), SessionEnd> {
+    fn answer_requests(&mut self, means: Means) -> Result<(), SessionEnd> {
         let complete = self.position.complete_until();
-        if self.progress.is_reached(complete) {
-            self.send(WatchEvent::Progress { revision: complete })?;
-            self.progress.answered();
+        if !self.progress.is_reached(complete) {
+            return Ok(());
         }
+        if self.position.delivered.is_some() {
+            // An event after that has been delivered, and progress never goes back behind one. etcd is asked again anyway;
+            // a key of our own has to be put once more.
+            if means == Means::OwnKey {
+                self.progress.answered();
+                self.progress.request();
+            }
+            return Ok(());
+        }
+        self.send(WatchEvent::Progress { revision: complete })?;
+        self.progress.answered();
         Ok(())
     }
 
