@@ -17,12 +17,12 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::Clients;
 use super::linearizable::{histories, one_history};
+use crate::Store;
 use crate::cache::{CacheOptions, CachedStore};
 use crate::contract::etcd_servers::{EtcdServers, EtcdServersOptions, EtcdVersion};
 use crate::contract::model::random::random;
 use crate::contract::suite;
 use crate::etcd::{Etcd, EtcdOptions};
-use crate::Store;
 
 const DEFAULT_OPERATIONS: usize = 1_000;
 const DEFAULT_KILLS: usize = 6;
