@@ -4,20 +4,23 @@
 //! once, before anything is opened.
 
 mod encryption;
+mod etcd;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_storage::encryption::{Encrypted, RewriteOptions};
+use umbra_storage::etcd::{Etcd, EtcdOptions};
 use umbra_storage::{Embedded, OpenError, Options, Store};
 
 use crate::up::data_dir::DataDir;
 use encryption::Provider;
+use etcd::EtcdArguments;
 
 /// How long the lock of a process that is gone may stay: the kernel closes its files within a second or two.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -28,6 +31,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Storage")]
 pub(crate) struct StorageArguments {
+    #[command(flatten)]
+    etcd: EtcdArguments,
     /// An EncryptionConfiguration of Kubernetes with the providers aesgcm and identity: what is encrypted at rest, and with
     /// which keys. The first provider encrypts, all of them decrypt [default: encryption.yaml in the data directory, made at
     /// the first start, encrypts Secrets].
@@ -62,6 +67,7 @@ struct Plan {
 
 enum BackendPlan {
     Embedded(PathBuf, Options),
+    Etcd(Box<EtcdOptions>),
 }
 
 impl StorageArguments {
@@ -75,10 +81,14 @@ impl StorageArguments {
 
     fn plan(&self, data: &DataDir) -> Result<Plan> {
         let mut faults = Vec::new();
+        let backend = self.etcd.options(self.history, &mut faults);
         let encryption = Provider::new(self.encryption_provider_config.as_deref(), data, &mut faults);
         match encryption {
             Some(encryption) if faults.is_empty() => Ok(Plan {
-                backend: BackendPlan::Embedded(data.store(), self.embedded()),
+                backend: match backend {
+                    Some(options) => BackendPlan::Etcd(Box::new(options)),
+                    None => BackendPlan::Embedded(data.store(), self.embedded()),
+                },
                 encryption,
             }),
             _ => bail!(
@@ -106,6 +116,11 @@ pub(crate) struct HubStore {
 
 enum Backend {
     Embedded(Embedded),
+    Etcd {
+        /// What works for the store, apart from the hub's own tasks, which need it until their end.
+        tracker: TaskTracker,
+        cancel: CancellationToken,
+    },
 }
 
 impl HubStore {
@@ -119,6 +134,12 @@ impl HubStore {
             BackendPlan::Embedded(path, options) => {
                 let store = open_embedded(&path, &options).await?;
                 (Arc::new(store.clone()), Backend::Embedded(store))
+            }
+            BackendPlan::Etcd(options) => {
+                let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+                let store = Etcd::connect(*options, &tracker, cancel.clone()).await;
+                let store = store.context("the hub cannot keep its objects in etcd (--etcd-servers)")?;
+                (Arc::new(store), Backend::Etcd { tracker, cancel })
             }
         };
         match plan.encryption.open(store).await {
@@ -144,6 +165,7 @@ impl HubStore {
     pub(crate) fn check_name(&self) -> &'static str {
         match &self.backend {
             Backend::Embedded(_) => "store",
+            Backend::Etcd { .. } => "etcd",
         }
     }
 
@@ -151,6 +173,7 @@ impl HubStore {
     pub(crate) fn is_shared(&self) -> bool {
         match &self.backend {
             Backend::Embedded(_) => false,
+            Backend::Etcd { .. } => true,
         }
     }
 
@@ -167,6 +190,8 @@ impl HubStore {
                     );
                 }
             }
+            // etcd has snapshots of its own.
+            Backend::Etcd { .. } => {}
         }
     }
 
@@ -191,6 +216,11 @@ impl Backend {
     async fn close(self) {
         match self {
             Self::Embedded(store) => store.close().await,
+            Self::Etcd { tracker, cancel } => {
+                cancel.cancel();
+                tracker.close();
+                tracker.wait().await;
+            }
         }
     }
 }
@@ -248,6 +278,48 @@ mod tests {
         assert_eq!(history("1h30m"), Ok(Duration::from_secs(5400)));
         for wrong in ["", "10", "-1s", "0s", "500ms", "soon"] {
             assert!(history(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn all_contradictions_are_told_at_once() {
+        assert_eq!(faults(&[]), "");
+        assert_eq!(faults(&["--etcd-servers", "http://127.0.0.1:2379"]), "");
+        let text = faults(&[
+            "--etcd-certfile",
+            "/nowhere/etcd.crt",
+            "--etcd-user",
+            "umbra",
+            "--encryption-provider-config",
+            "/nowhere/encryption.yaml",
+        ]);
+        for part in [
+            "--etcd-certfile is of no use without --etcd-servers",
+            "--etcd-user is of no use without --etcd-servers",
+            "/nowhere/encryption.yaml",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        let text = faults(&[
+            "--etcd-servers",
+            "http://a:2379,https://b:2379,c:2379",
+            "--etcd-certfile",
+            "/nowhere/etcd.crt",
+            "--etcd-user",
+            "umbra",
+            "--etcd-prefix",
+            "umbra/",
+        ]);
+        for part in [
+            "\"c:2379\"",
+            "--etcd-cafile is missing",
+            "--etcd-keyfile is missing",
+            "/nowhere/etcd.crt",
+            "password",
+            "--etcd-prefix",
+            "http://a:2379",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }
 
