@@ -11,6 +11,7 @@ use std::time::Duration;
 use etcd_client::{Client, KvClient, ResponseHeader};
 use tokio::time::Instant;
 
+use super::LEAST_ATTEMPT;
 use super::backoff::Backoff;
 use super::failure::{Kind, OutcomeUnknown, describe, kind};
 use super::keys::revision;
@@ -145,7 +146,7 @@ impl Connection {
         loop {
             for (index, member) in self.in_turn() {
                 let attempt = share.min(end.saturating_duration_since(Instant::now()));
-                if attempt.is_zero() {
+                if attempt < LEAST_ATTEMPT && faults.iter().any(Option::is_some) {
                     return Err(RequestError::Other(self.unavailable(&faults)));
                 }
                 let answer = member.attempt(attempt, |client: Client| {

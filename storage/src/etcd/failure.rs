@@ -90,6 +90,10 @@ pub(super) fn describe(error: &etcd_client::Error) -> String {
 fn hint(text: &str) -> Option<&'static str> {
     let hints = [
         (
+            "BadSignature",
+            "the authority given has not signed the server's certificate: check the CA certificate",
+        ),
+        (
             "UnknownIssuer",
             "the authority given has not signed the server's certificate: check the CA certificate",
         ),

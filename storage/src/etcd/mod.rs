@@ -47,6 +47,8 @@ mod options;
 mod progress;
 mod reads;
 mod session;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 mod writes;
@@ -56,9 +58,7 @@ pub use options::{EtcdCredentials, EtcdIdentity, EtcdOptions, EtcdTls};
 use self::backoff::Backoff;
 use self::connection::{Connection, refusal};
 use self::keys::Keys;
-use crate::{
-    GetResponse, Guard, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream,
-};
+use crate::{GetResponse, Guard, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream};
 
 /// Why a cluster cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,10 @@ pub enum ConnectError {
         faults: Vec<String>,
     },
 }
+
+/// What is left of a deadline when it is not worth asking again: the answer would be "no answer in time", which says less
+/// than the one before.
+const LEAST_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// A store in an etcd cluster. Cheap to clone; the clones are one store.
 #[derive(Clone)]
@@ -145,7 +149,9 @@ impl Core {
         loop {
             let members = &self.connection.members;
             let asked = members.iter().map(|member| {
-                let left = share.min(end.saturating_duration_since(Instant::now()));
+                let left = share
+                    .min(end.saturating_duration_since(Instant::now()))
+                    .max(LEAST_ATTEMPT);
                 let nothing = self.keys.own("", "");
                 let read = |client: Client| async move { client.kv_client().get(nothing, None).await };
                 member.attempt(left, read)
@@ -173,10 +179,10 @@ impl Core {
                 }
                 return Ok(());
             }
-            if Instant::now() >= end {
+            if end.saturating_duration_since(Instant::now()) < LEAST_ATTEMPT {
                 return Err(ConnectError::Unreachable { faults });
             }
-            tokio::time::sleep(backoff.next().min(end.saturating_duration_since(Instant::now()))).await;
+            tokio::time::sleep(backoff.next()).await;
         }
     }
 

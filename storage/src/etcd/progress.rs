@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::Core;
 use super::backoff::Backoff;
+use super::watch::Position;
 use crate::{ProgressRequest, Result, Revision};
 
 /// How often etcd is asked for progress while it is waited for.
@@ -96,9 +97,10 @@ impl Progress {
         self.goal.is_some()
     }
 
-    /// Whether there is a goal, and it is reached.
-    pub(super) fn is_reached(&self, complete: Revision) -> bool {
-        self.goal.is_some_and(|goal| complete >= goal)
+    /// Whether there is a goal, and it is reached. An event at the goal, or after it, does not say so: it may not be the
+    /// last one of its revision, and progress is not told at a revision before that of an event which has been delivered.
+    pub(super) fn is_reached(&self, position: Position) -> bool {
+        position.is_complete() && self.goal.is_some_and(|goal| position.revision >= goal)
     }
 
     /// The goal has been answered.

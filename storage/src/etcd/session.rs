@@ -216,29 +216,19 @@ impl Watcher {
                     ask(&mut stream.requests).await;
                 }
             }
-            if let Err(end) = self.answer_requests(stream.means) {
+            if let Err(end) = self.answer_requests() {
                 return end;
             }
         }
     }
 
     /// Answers requests for progress, if their goal is reached.
-    fn answer_requests(&mut self, means: Means) -> Result<(), SessionEnd> {
-        let complete = self.position.complete_until();
-        if !self.progress.is_reached(complete) {
-            return Ok(());
+    fn answer_requests(&mut self) -> Result<(), SessionEnd> {
+        if self.progress.is_reached(self.position) {
+            let revision = self.position.revision;
+            self.send(WatchEvent::Progress { revision })?;
+            self.progress.answered();
         }
-        if self.position.delivered.is_some() {
-            // An event after that has been delivered, and progress never goes back behind one. etcd is asked again anyway;
-            // a key of our own has to be put once more.
-            if means == Means::OwnKey {
-                self.progress.answered();
-                self.progress.request();
-            }
-            return Ok(());
-        }
-        self.send(WatchEvent::Progress { revision: complete })?;
-        self.progress.answered();
         Ok(())
     }
 
@@ -283,7 +273,7 @@ impl Watcher {
         }
         if changed.key() == self.core.progress_key(&self.prefix) {
             self.position.advance(at);
-            return Ok(());
+            return self.answer_requests();
         }
         if let Some(event) = self.event(event, changed)? {
             self.send(event)?;

@@ -68,6 +68,11 @@ impl Position {
         }
     }
 
+    /// Whether there is certainly nothing more of the revision of the position.
+    pub(super) fn is_complete(self) -> bool {
+        self.delivered.is_none()
+    }
+
     /// Everything up to `revision` has been delivered. What is behind the position is no news.
     pub(super) fn advance(&mut self, revision: Revision) {
         if revision >= self.revision {
