@@ -34,6 +34,9 @@ pub(crate) struct ServeArguments {
         help_heading = "Hub cluster"
     )]
     pub(super) data_dir: PathBuf,
+    /// What this replica is called in the leases by which replicas on one etcd divide the work [default: the host's name].
+    #[arg(long, env = "UMBRA_REPLICA_NAME", value_name = "NAME", help_heading = "Hub cluster")]
+    pub(super) replica_name: Option<String>,
     #[command(flatten)]
     pub(super) serving: ServingArguments,
     #[command(flatten)]

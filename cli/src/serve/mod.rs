@@ -7,6 +7,7 @@ mod authority;
 mod certificate;
 mod clients;
 mod flags;
+mod keys;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<()> {
 
 async fn start(arguments: ServeArguments) -> Result<Running> {
     let plan = Plan::new(arguments).await?;
+    if plan.storage.needs_shared_keys() {
+        keys::fetch(&plan.clients.hub, &plan.data).await?;
+    }
     let store = HubStore::open(&plan.storage, &plan.data).await?;
     let base = Base::new(store.store());
     let (listen, data) = (plan.listen, Arc::clone(&plan.data));
@@ -151,12 +155,13 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     ensure_roots(&client)
         .await
         .context("the objects every hub has cannot be created")?;
+    let leases = leases(base, store, plan.replica_name)?;
     base.run_controllers(Controllers {
         client,
         credentials: plan.clients.hub,
         shared,
         fleets,
-        leases: leases(base, store)?,
+        leases,
     });
     let shutdown = CancellationToken::new();
     Ok(Serving {
@@ -188,12 +193,14 @@ async fn trust(base: &Base, plan: &Plan) -> Result<ClientTrust> {
 }
 
 /// A store that is shared may have other replicas on it.
-fn leases(base: &Base, store: &HubStore) -> Result<Leases> {
+fn leases(base: &Base, store: &HubStore, name: Option<String>) -> Result<Leases> {
     if !store.is_shared() {
         return Ok(Leases::sole());
     }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let membership = Membership::new(Arc::clone(&base.store), host.trim(), Timing::default())?;
+    // In a pod, its name.
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.unwrap_or_else(host);
+    let membership = Membership::new(Arc::clone(&base.store), name.trim(), Timing::default())?;
     let leases = membership.leases();
     base.tracker.spawn(membership.run(base.cancel.clone()));
     Ok(leases)

@@ -30,6 +30,7 @@ pub(super) struct Plan {
     pub(super) tokens: TokenReviewOptions,
     pub(super) always_allow: AlwaysAllow,
     pub(super) access: AccessReviewOptions,
+    pub(super) replica_name: Option<String>,
     pub(super) data: Arc<DataDir>,
     pub(super) storage: StorageArguments,
 }
@@ -104,6 +105,7 @@ impl Plan {
                 denied_lifetime: arguments.authorization.authorization_webhook_cache_unauthorized_ttl,
                 ..AccessReviewOptions::default()
             },
+            replica_name: arguments.replica_name,
             data: Arc::new(data),
             storage: arguments.storage,
         })

@@ -1,9 +1,11 @@
-//! A hub behind a real kube-apiserver: `umbra serve` with an APIService, the rights of an installation and no more, and the
-//! children of the [`World`].
+//! A hub behind a real kube-apiserver: two replicas of `umbra serve` on one etcd, with an APIService, the rights of an
+//! installation and no more, and the children of the [`World`].
+//!
+//! What a Service with endpoints does is done by a [`Front`]: it leads each connection to a replica that takes it.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -27,9 +29,20 @@ pub struct Aggregated {
     /// The hub cluster.
     pub cluster: Cluster,
     programs: Programs,
+    front: Front,
+    replicas: [Replica; 2],
+}
+
+/// One process of umbra.
+#[derive(Debug)]
+struct Replica {
+    name: &'static str,
     port: u16,
     process: Mutex<Process>,
 }
+
+/// The names of the replicas.
+const REPLICAS: [&str; 2] = ["first", "second"];
 
 static AGGREGATED: LazyLock<Option<RwLock<Aggregated>>> = LazyLock::new(|| {
     let world = World::shared()?;
@@ -73,19 +86,32 @@ impl Aggregated {
 
     fn start(programs: &Programs) -> Self {
         let cluster = Cluster::start(programs, "aggregated");
-        let port = environment::free_port();
         let kubectl = cluster.kubectl();
         for file in MANIFESTS {
             kubectl.ok(["apply", "-f", &manifests().join(file).to_string_lossy()]);
         }
-        kubectl.apply(&api_service(port));
-        let process = serve(programs, &cluster, port);
+        let ports = REPLICAS.map(|_| environment::free_port());
+        let front = Front::start(ports);
+        kubectl.apply(&api_service(front.port));
+        // Both at once: they agree on keys and authority by themselves.
+        let mut started = ports.iter().zip(REPLICAS);
+        let replicas = REPLICAS.map(|_| {
+            let (port, name) = started.next().expect("there are as many ports as names");
+            Replica {
+                name,
+                port: *port,
+                process: Mutex::new(serve(programs, &cluster, name, *port)),
+            }
+        });
         let hub = Self {
             cluster,
             programs: programs.clone(),
-            port,
-            process: Mutex::new(process),
+            front,
+            replicas,
         };
+        for replica in &hub.replicas {
+            replica.wait_until_it_serves();
+        }
         hub.wait_until_available();
         hub
     }
@@ -102,33 +128,46 @@ impl Aggregated {
             if seen.contains(r#""status":"True""#) {
                 return Ok(());
             }
-            let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-            assert!(process.ended().is_none(), "umbra serve ended\n{}", process.output());
-            Err(format!("{seen}\n{}", process.output()))
+            Err(format!("{seen}\n{}", self.output()))
         });
     }
 
-    /// What umbra has printed.
+    /// What the replicas have printed.
     #[must_use]
     pub fn output(&self) -> String {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).output()
+        self.replicas.iter().map(|replica| replica.process().output()).collect()
     }
 
-    /// Ends umbra with a signal, and starts it again with the same data and port.
+    /// How many replicas there are.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Ends a replica with a signal.
     ///
     /// # Panics
-    /// Where it does not end or start.
-    pub fn restart(&mut self, signal: Signal) {
-        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+    /// Where it does not end.
+    pub fn end(&mut self, replica: usize, signal: Signal) {
+        let mut process = self.replicas[replica].process();
         process.signal(signal);
         process.wait(wait::DEADLINE);
-        *process = serve(&self.programs, &self.cluster, self.port);
     }
 
-    /// The port of umbra itself, behind the hub's API server.
+    /// Starts a replica again that was ended, with the same port and an empty data directory.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn start_again(&mut self, replica: usize) {
+        let replica = &self.replicas[replica];
+        *replica.process() = serve(&self.programs, &self.cluster, replica.name, replica.port);
+        replica.wait_until_it_serves();
+    }
+
+    /// The port that leads to umbra itself, behind the hub's API server.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.front.port
     }
 
     /// The authority of umbra's own serving certificate.
@@ -220,9 +259,61 @@ impl Aggregated {
     }
 }
 
+impl Replica {
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until_it_serves(&self) {
+        wait::until(&format!("{} serves", self.name), wait::DEADLINE, || {
+            let mut process = self.process();
+            if process.stderr().contains("umbra serves on") {
+                return Ok(());
+            }
+            assert!(process.ended().is_none(), "umbra serve ended\n{}", process.output());
+            Err(process.output())
+        });
+    }
+}
+
+/// Leads connections to the replicas in turn, and past those that do not take them.
+#[derive(Debug)]
+struct Front {
+    port: u16,
+}
+
+impl Front {
+    fn start(replicas: [u16; 2]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let port = listener.local_addr().expect("a listener has an address").port();
+        std::thread::spawn(move || {
+            for (number, client) in listener.incoming().enumerate() {
+                let Ok(client) = client else { continue };
+                let mut order = replicas;
+                order.rotate_left(number % replicas.len());
+                let server = order
+                    .iter()
+                    .find_map(|port| TcpStream::connect(("127.0.0.1", *port)).ok());
+                // Where no replica takes it, it is closed.
+                let Some(server) = server else { continue };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else {
+                        break;
+                    };
+                    std::thread::spawn(move || {
+                        // Either end may break off; the other one hears of it.
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
+            }
+        });
+        Self { port }
+    }
+}
+
 /// Runs umbra as the service account of an installation.
-fn serve(programs: &Programs, cluster: &Cluster, port: u16) -> Process {
-    let folder = cluster.folder().join("umbra");
+fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u16) -> Process {
     let kubeconfig = cluster.folder().join("umbra.kubeconfig");
     let token = cluster
         .kubectl()
@@ -244,16 +335,11 @@ fn serve(programs: &Programs, cluster: &Cluster, port: u16) -> Process {
         .arg("--kubeconfig")
         .arg(&kubeconfig)
         .arg("--data-dir")
-        .arg(&folder)
+        .arg(environment::folder(name))
+        .args(["--etcd-servers", cluster.etcd(), "--etcd-prefix", "/umbra-hub"])
+        .args(["--replica-name", name])
         .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
-    let mut process = Process::start_logged(command, &cluster.folder().join("umbra.log"));
-    let start = std::time::Instant::now();
-    while !process.stderr().contains("umbra serves on") {
-        assert!(process.ended().is_none(), "umbra serve ended\n{}", process.output());
-        assert!(start.elapsed() < wait::DEADLINE, "{}", process.output());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    process
+    Process::start_logged(command, &cluster.folder().join(format!("umbra-{name}.log")))
 }
 
 /// A Service without endpoints that leads to this machine, and the APIService that names it.

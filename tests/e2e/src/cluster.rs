@@ -18,6 +18,7 @@ pub struct Cluster {
     pub name: String,
     folder: PathBuf,
     server: String,
+    etcd: String,
     kubectl: Kubectl,
     process: Mutex<Process>,
 }
@@ -41,11 +42,13 @@ impl Cluster {
         let line = process.wait_for("readiness", |text| text.contains('\n'));
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let server = ready["server"].as_str().expect("a ready cluster has a URL").to_owned();
+        let etcd = ready["etcd"].as_str().unwrap_or_default().to_owned();
         let kubectl = Kubectl::new(programs, &folder.join("kubeconfig"));
         Self {
             name: name.to_owned(),
             folder,
             server,
+            etcd,
             kubectl,
             process: Mutex::new(process),
         }
@@ -73,6 +76,12 @@ impl Cluster {
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The URL of its etcd.
+    #[must_use]
+    pub fn etcd(&self) -> &str {
+        &self.etcd
     }
 
     /// kubectl as its administrator, directly.

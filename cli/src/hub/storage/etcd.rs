@@ -36,6 +36,11 @@ pub(super) struct EtcdArguments {
 }
 
 impl EtcdArguments {
+    /// Whether objects are to be kept in etcd.
+    pub(super) fn is_given(&self) -> bool {
+        !self.etcd_servers.is_empty()
+    }
+
     /// What they come down to; `None` where no servers are named. Adds what is wrong with them to `faults`.
     pub(super) fn options(&self, history: Duration, faults: &mut Vec<String>) -> Option<EtcdOptions> {
         if self.etcd_servers.is_empty() {

@@ -79,6 +79,11 @@ impl StorageArguments {
         self.plan(data).map(drop)
     }
 
+    /// Whether other replicas of the hub will need the keys that this one encrypts with, and no file is named that has them.
+    pub(crate) fn needs_shared_keys(&self) -> bool {
+        self.etcd.is_given() && self.encryption_provider_config.is_none()
+    }
+
     fn plan(&self, data: &DataDir) -> Result<Plan> {
         let mut faults = Vec::new();
         let backend = self.etcd.options(self.history, &mut faults);
