@@ -9,6 +9,7 @@ mod delegation;
 mod demo;
 mod encryption;
 mod errors;
+mod etcd;
 mod fleet;
 mod join;
 mod storage;
