@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a standalone hub on the embedded store.
+    /// Run a standalone hub, on the embedded store or on etcd.
     Up(up::UpArguments),
     /// Run the hub behind a kube-apiserver, as the API server of its APIService.
     Serve(Box<serve::ServeArguments>),

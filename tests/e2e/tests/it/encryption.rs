@@ -32,12 +32,12 @@ fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.is_file() {
-                let bytes = std::fs::read(&path).unwrap();
+                let bytes = std::fs::read(&path).expect("a readable file");
                 if needles.iter().any(|needle| contains(&bytes, needle)) {
                     found.push(path);
                 }
@@ -72,7 +72,7 @@ fn secret(name: &str, text: &str) -> String {
 
 fn password(kubectl: &Kubectl, name: &str) -> String {
     let encoded = kubectl.path(["secret", name], "{.data.password}");
-    String::from_utf8(BASE64.decode(&encoded).unwrap_or_else(|_| panic!("{encoded}"))).unwrap()
+    String::from_utf8(BASE64.decode(&encoded).unwrap_or_else(|_| panic!("{encoded}"))).expect("text")
 }
 
 #[test]

@@ -159,9 +159,9 @@ fn outage(hub: &Hub, runtime: &Runtime, servers: &mut EtcdServers) {
 
 /// The keys whose values contain a text.
 async fn keys_with(servers: &EtcdServers, text: &str) -> Vec<String> {
-    let mut client = servers.client(0).await.unwrap();
+    let mut client = servers.client(0).await.expect("etcd runs");
     let options = etcd_client::GetOptions::new().with_prefix();
-    let response = client.get("/umbra-hub", Some(options)).await.unwrap();
+    let response = client.get("/umbra-hub", Some(options)).await.expect("etcd answers");
     let found = response.kvs().iter().filter(|entry| {
         let needle = text.as_bytes();
         entry.value().windows(needle.len()).any(|part| part == needle)
