@@ -55,6 +55,11 @@ pub(super) fn kind(error: &etcd_client::Error) -> Kind {
     }
 }
 
+/// Whether the user may not do what was asked for.
+pub(super) fn is_denied(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::PermissionDenied)
+}
+
 /// Whether there was no connection to send the request on.
 fn never_connected(status: &tonic::Status) -> bool {
     let mut source = status.source();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{Client, KvClient, StatusResponse};
+use etcd_client::{AlarmAction, AlarmType, Client, KvClient, StatusResponse};
 
 use super::Core;
 use super::connection::RequestError;
+use super::failure::is_denied;
 use super::member::{AttemptError, Member};
 use crate::{Error, Result};
 
@@ -74,13 +75,15 @@ impl Core {
         let statuses = futures::future::join_all(members.map(|member| self.status(member)));
         let (read, statuses) = futures::join!(read, statuses);
         read.map_err(RequestError::unexpected)?;
-        let alarms: Vec<_> = self
-            .connection
-            .members
-            .iter()
-            .zip(statuses)
-            .flat_map(|(member, status)| alarms(member, status))
-            .collect();
+        let mut alarms = Vec::new();
+        for (member, status) in self.connection.members.iter().zip(statuses) {
+            match status {
+                Ok(status) => alarms.extend(status.errors().iter().filter_map(|text| alarm(member, text))),
+                Err(AttemptError::Etcd(error)) if is_denied(&error) => alarms.extend(ask_for_alarms(member).await),
+                // The read has shown that the cluster serves without it.
+                Err(_) => {}
+            }
+        }
         if alarms.is_empty() {
             return Ok(());
         }
@@ -88,23 +91,32 @@ impl Core {
     }
 }
 
-/// The alarms that a member tells of. Each member knows those of all.
-fn alarms(member: &Member, status: Result<StatusResponse, AttemptError>) -> Vec<String> {
-    let Ok(status) = status else {
-        // The read has shown that the cluster serves without it.
+/// The alarms, as a member tells them to everybody. It costs an entry of etcd's log, unlike what it tells root.
+async fn ask_for_alarms(member: &Member) -> Vec<String> {
+    let asked = member.attempt(DEADLINE, |mut client: Client| async move {
+        client.alarm(AlarmAction::Get, AlarmType::None, None).await
+    });
+    let Ok(answer) = asked.await else {
         return Vec::new();
     };
-    let alarms = status.errors().iter().filter_map(|text| {
-        let meaning = if text.contains("NOSPACE") {
-            "the database is full and takes no writes: compact, defragment, and disarm the alarm NOSPACE"
-        } else if text.contains("CORRUPT") {
-            "the data of a member is damaged (alarm CORRUPT): restore that member from the others"
-        } else {
-            return None;
-        };
-        Some(format!("etcd at {}: {meaning}", member.endpoint))
+    let kinds = answer.alarms().iter().filter_map(|raised| match raised.alarm() {
+        AlarmType::Nospace => alarm(member, "NOSPACE"),
+        AlarmType::Corrupt => alarm(member, "CORRUPT"),
+        AlarmType::None => None,
     });
-    alarms.collect()
+    kinds.collect()
+}
+
+/// What a member's word of an alarm means. Each member knows the alarms of all.
+fn alarm(member: &Member, text: &str) -> Option<String> {
+    let meaning = if text.contains("NOSPACE") {
+        "the database is full and takes no writes: compact, defragment, and disarm the alarm NOSPACE"
+    } else if text.contains("CORRUPT") {
+        "the data of a member is damaged (alarm CORRUPT): restore that member from the others"
+    } else {
+        return None;
+    };
+    Some(format!("etcd at {}: {meaning}", member.endpoint))
 }
 
 /// Looks at the members until the store is closed.

@@ -21,7 +21,8 @@
 //! # Where etcd is weaker than the contract
 //! * The writes of a batch that concern different keys happen in any order; those of one key in theirs.
 //! * Progress on request cannot be trusted before etcd 3.4.31 and 3.5.13 ([`Store::progress_on_request`] is false then). A
-//!   request is still answered, by other means: see `progress`. Each answer costs one write then.
+//!   request is still answered, by other means: see `progress`. Each answer costs one write then. The same holds where
+//!   etcd does not tell its version, which 3.6 does only to users with the role `root`.
 //! * A watch that compaction overtakes between an event and the look-up of what was there before ends with
 //!   [`Error::Compacted`](crate::Error::Compacted).
 
@@ -58,6 +59,7 @@ pub use options::{EtcdCredentials, EtcdIdentity, EtcdOptions, EtcdTls};
 use self::backoff::Backoff;
 use self::connection::{Connection, refusal};
 use self::keys::Keys;
+use self::member::{AttemptError, Member};
 use crate::{GetResponse, Guard, Operation, RangeRequest, RangeResponse, Result, Revision, Store, WatchStream};
 
 /// Why a cluster cannot be used.
@@ -169,7 +171,7 @@ impl Core {
                             let endpoint = member.endpoint.clone();
                             return Err(ConnectError::Refused { endpoint, reason });
                         }
-                        None => faults.push(format!("{}: {}", member.endpoint, error.describe())),
+                        None => faults.push(fault(member, &error)),
                     },
                 }
             }
@@ -192,6 +194,22 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// What to say of a member that does not answer.
+fn fault(member: &Member, error: &AttemptError) -> String {
+    let (endpoint, reason) = (&member.endpoint, error.describe());
+    // In TLS 1.3 a client has done its part before the server looks at its certificate, and sees the connection end.
+    let ended = [
+        "connection closed",
+        "connection reset",
+        "broken pipe",
+        "connection error",
+    ];
+    if endpoint.starts_with("https://") && ended.iter().any(|text| reason.to_lowercase().contains(text)) {
+        return format!("{endpoint}: {reason} (the server may not accept the client certificate, or ask for one)");
+    }
+    format!("{endpoint}: {reason}")
 }
 
 #[async_trait]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::connection::LONGEST_ANSWER;
-use super::failure::{Kind, describe, kind};
+use super::failure::{Kind, describe, is_denied, kind};
 use super::keys::{number, revision};
 use super::member::{AttemptError, Member, WatchConnection};
 use super::progress::{Means, REQUEST_INTERVAL};
@@ -30,7 +30,7 @@ pub(super) enum SessionEnd {
     /// The member, or the way to it, has failed.
     Lost(String),
     /// The member gives no sign of life.
-    Silent(WatchConnection),
+    Silent(Box<WatchConnection>),
     /// The reader is behind.
     Full,
 }
@@ -60,7 +60,7 @@ impl Watcher {
         let stream = match tokio::time::timeout(deadline, self.open(&member, &connection)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(end)) => return end,
-            Err(_) => return SessionEnd::Silent(connection),
+            Err(_) => return SessionEnd::Silent(Box::new(connection)),
         };
         self.connected = true;
         self.progress.restart(stream.means);
@@ -80,7 +80,8 @@ impl Watcher {
                 self.position.revision
             };
             let (stream, header) = self.create(member, connection, start, means).await?;
-            if header.member_id() != id {
+            self.same_cluster(member, &header)?;
+            if id.is_some_and(|id| header.member_id() != id) {
                 // The connection was replaced meanwhile, by one that leads to another member behind the same address.
                 return Err(SessionEnd::Lost("another member has answered".to_owned()));
             }
@@ -96,27 +97,38 @@ impl Watcher {
         }
     }
 
-    /// Asks the member for its version, on the connection that the watch will have.
-    async fn means(&mut self, member: &Arc<Member>, connection: &WatchConnection) -> Result<(Means, u64), SessionEnd> {
+    /// Asks the member for its version, on the connection that the watch will have. Answers with its number, too, if it
+    /// says anything.
+    async fn means(
+        &mut self,
+        member: &Arc<Member>,
+        connection: &WatchConnection,
+    ) -> Result<(Means, Option<u64>), SessionEnd> {
         let status = match connection.client.clone().status().await {
             Ok(status) => status,
+            // etcd 3.6 tells its version to root alone.
+            Err(error) if is_denied(&error) => return Ok((Means::OwnKey, None)),
             Err(error) => return Err(self.failed(member, &AttemptError::Etcd(error)).await),
         };
-        let cluster = status.header().map(ResponseHeader::cluster_id);
-        if self.cluster.is_some() && cluster != self.cluster {
-            return Err(SessionEnd::Fatal(Error::unavailable(format!(
-                "etcd at {} is another cluster than the one that the watch began in",
-                member.endpoint
-            ))));
-        }
-        self.cluster = cluster;
         let facts = member.learn(&status);
         self.core.decide_on_progress();
         let means = match facts.version {
             Some(version) if Version::progress_on_request(version) => Means::Answers,
             _ => Means::OwnKey,
         };
-        Ok((means, facts.id))
+        Ok((means, Some(facts.id)))
+    }
+
+    /// Makes sure that it is still the cluster that the watch began in: the revisions of another one mean nothing.
+    fn same_cluster(&mut self, member: &Member, header: &ResponseHeader) -> Result<(), SessionEnd> {
+        let cluster = *self.cluster.get_or_insert(header.cluster_id());
+        if cluster == header.cluster_id() {
+            return Ok(());
+        }
+        Err(SessionEnd::Fatal(Error::unavailable(format!(
+            "etcd at {} is another cluster than the one that the watch began in",
+            member.endpoint
+        ))))
     }
 
     /// Creates the watch. Answers with what the member signs it with, too.
@@ -210,7 +222,7 @@ impl Watcher {
                 }
                 () = tokio::time::sleep_until(sign_of_life) => {
                     if asked.is_some() {
-                        return SessionEnd::Silent(connection);
+                        return SessionEnd::Silent(Box::new(connection));
                     }
                     asked = Some(Instant::now());
                     ask(&mut stream.requests).await;

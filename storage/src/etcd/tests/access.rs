@@ -78,7 +78,6 @@ async fn a_password_opens_the_store_and_another_one_does_not() {
             .await;
         let Some(mut servers) = start else { continue };
         let good = options(&servers, "/hub");
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{version:?}\n").as_bytes());
         let opened = open(good.clone()).await;
         works(&opened.store).await;
 
@@ -179,12 +178,17 @@ async fn options_that_cannot_work_say_why() {
 
 #[tokio::test]
 async fn a_full_database_fails_readiness() {
-    for version in [EtcdVersion::V34, EtcdVersion::V36] {
-        let start = EtcdServersOptions::new(1, version)
-            .flag("--quota-backend-bytes=2097152")
-            .start()
-            .await;
-        let Some(servers) = start else { continue };
+    // With users, 3.6 tells of alarms in another way.
+    for (version, user) in [
+        (EtcdVersion::V34, false),
+        (EtcdVersion::V36, false),
+        (EtcdVersion::V36, true),
+    ] {
+        let mut servers = EtcdServersOptions::new(1, version).flag("--quota-backend-bytes=2097152");
+        if user {
+            servers = servers.user(USER, PASSWORD, "/hub");
+        }
+        let Some(servers) = servers.start().await else { continue };
         let opened = open(options(&servers, "/hub")).await;
         opened.store.ready().await.unwrap();
         let value = "x".repeat(256 * 1024);
