@@ -24,7 +24,8 @@ mod store;
 mod watch;
 
 pub use cache::{
-    Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, Snapshot, StringMap, WatchFrom,
+    Cache, CacheEvent, CacheOptions, CacheWatch, CachedObject, EventKind, Indexer, SharedKeys, Snapshot, StringMap,
+    WatchFrom,
 };
 pub use embedded::{Embedded, OpenError, Options};
 pub use entry::{Entry, Revision};

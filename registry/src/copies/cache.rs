@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::names::QualifiedName;
-use umbra_storage::{Cache, CacheOptions, CachedObject, Entry, Indexer, Revision, Snapshot, Store};
+use umbra_storage::{Cache, CacheOptions, CachedObject, Entry, Indexer, Revision, SharedKeys, Snapshot, Store};
 
 use crate::copies::envelope::Envelope;
 use crate::copies::key::{CopyKey, resource_prefix};
@@ -29,18 +29,37 @@ pub struct CopyExtra {
     pub uid: Box<str>,
     /// The revision the child gave the object.
     pub child_revision: Box<str>,
-    /// The name in the child.
-    pub child_name: Box<str>,
     /// The cluster, and what it printed of the object.
     pub row: Arc<Row>,
     /// Where the bytes of the revision begin.
-    gap: usize,
+    gap: u32,
+    /// How much of the object's name is its name in the child.
+    child_name_length: u32,
+}
+
+impl CopyExtra {
+    /// The name that the object of the copy has in its child.
+    #[must_use]
+    pub fn child_name(copy: &CachedObject<Self>) -> &str {
+        &copy.name[..copy.extra.child_name_length as usize]
+    }
 }
 
 /// Turns stored copies into cached ones.
 #[derive(Debug)]
 pub struct CopyIndexer {
     prefix: String,
+    /// Few lists of label keys and fields occur in many copies.
+    keys: SharedKeys,
+}
+
+impl CopyIndexer {
+    fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            keys: SharedKeys::default(),
+        }
+    }
 }
 
 impl Indexer for CopyIndexer {
@@ -56,9 +75,7 @@ impl Indexer for CopyIndexer {
             }
         };
         let bytes = envelope.object(entry.revision.0);
-        let mut header = envelope.header;
-        // A vector grows by doubling; the nine cells of a pod take room for sixteen.
-        header.cells.shrink_to_fit();
+        let header = envelope.header;
         let name = QualifiedName {
             name: key.name,
             cluster: key.cluster,
@@ -75,18 +92,14 @@ impl Indexer for CopyIndexer {
             revision: entry.revision,
             bytes,
             namespace: namespace.into(),
-            labels: header.labels.iter().collect(),
-            fields: own.into_iter().chain(fields).collect(),
+            labels: self.keys.map(&header.labels),
+            fields: self.keys.map(own.into_iter().chain(fields)),
             extra: CopyExtra {
                 uid: header.uid.into(),
                 child_revision: header.child_revision.into(),
-                child_name: key.name.into(),
-                row: Arc::new(Row {
-                    cluster: key.cluster.into(),
-                    created: header.created.into(),
-                    cells: header.cells,
-                }),
-                gap: header.gap,
+                row: Arc::new(Row::new(key.cluster, &header.created, header.cells.json())),
+                gap: u32::try_from(header.gap).ok()?,
+                child_name_length: u32::try_from(key.name.len()).ok()?,
             },
             name: name.into(),
         })
@@ -102,7 +115,7 @@ impl Indexer for CopyIndexer {
 }
 
 fn with_revision(object: &CachedObject<CopyExtra>, revision: Revision) -> Bytes {
-    let (before, rest) = object.bytes.split_at(object.extra.gap);
+    let (before, rest) = object.bytes.split_at(object.extra.gap as usize);
     let after = &rest[object.revision.to_string().len()..];
     let revision = revision.to_string();
     let mut json = BytesMut::with_capacity(before.len() + revision.len() + after.len());
@@ -153,7 +166,7 @@ impl Copies {
         let cache = Cache::start(
             Arc::clone(&self.store),
             prefix.clone(),
-            CopyIndexer { prefix },
+            CopyIndexer::new(prefix),
             CacheOptions::default(),
             &self.tracker,
             self.cancel.clone(),
@@ -245,13 +258,14 @@ mod tests {
 
     #[test]
     fn copies_are_served_with_the_hubs_revision_also_when_they_go() {
-        let indexer = CopyIndexer {
-            prefix: resource_prefix(&GroupResource::new("", "pods")),
-        };
+        let indexer = CopyIndexer::new(resource_prefix(&GroupResource::new("", "pods")));
         let object = indexer.object(&entry(99)).unwrap();
         assert_eq!((&*object.name, &*object.namespace), ("a@east", "n"));
         assert_eq!(object.fields.get("metadata.name"), Some("a@east"));
-        assert_eq!(&*object.extra.row.cluster, "east");
+        assert_eq!(
+            (object.extra.row.cluster(), CopyExtra::child_name(&object)),
+            ("east", "a")
+        );
         let revision =
             |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["metadata"]["resourceVersion"].clone();
         assert_eq!(revision(&object.bytes), "99");

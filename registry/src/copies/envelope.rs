@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::copies::cells::Cells;
 
 /// What is known of a copy without parsing its object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,8 +32,8 @@ pub struct Header {
     #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
     pub created: String,
     /// What the child printed; empty where it printed nothing.
-    #[serde(rename = "t", default, skip_serializing_if = "Vec::is_empty")]
-    pub cells: Vec<Value>,
+    #[serde(rename = "t", default, skip_serializing_if = "Cells::is_empty")]
+    pub cells: Cells,
 }
 
 /// A copy whose header has been read.

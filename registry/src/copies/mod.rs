@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod cells;
 pub mod envelope;
 pub mod key;
 pub mod policy;

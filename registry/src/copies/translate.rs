@@ -12,6 +12,7 @@ use umbra_apimachinery::names::{CLUSTER_LABEL, QualifiedName};
 use umbra_apimachinery::raw::{RawMap, RawObjectWriter};
 use umbra_apimachinery::table::ColumnDefinition;
 
+use crate::copies::cells::Cells;
 use crate::copies::envelope::{Envelope, Header};
 
 /// An object that cannot be copied.
@@ -103,7 +104,7 @@ pub fn to_view(
         fields: fields(&object, resource),
         created: text("creationTimestamp"),
         cells: row
-            .map(|(columns, cells)| qualify_cells(columns, cells, &qualified))
+            .map(|(columns, cells)| Cells::new(&qualify_cells(columns, cells, &qualified)))
             .unwrap_or_default(),
     };
     Ok(Translated {
@@ -294,7 +295,7 @@ mod tests {
             Some((&columns, vec![json!("a"), json!("a")])),
         )
         .unwrap();
-        assert_eq!(translated.envelope.header.cells, vec![json!("a"), json!("a@east")]);
+        assert_eq!(translated.envelope.header.cells.json(), r#"["a","a@east"]"#);
     }
 
     #[test]

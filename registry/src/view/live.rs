@@ -181,11 +181,7 @@ impl ViewResource {
             let translated = to_view(json.get().as_bytes(), cluster, &resource, row);
             let envelope = translated.map_err(|error| malformed(cluster, &error))?.envelope;
             let revision = envelope.header.child_revision.parse().unwrap_or_default();
-            let row = Row {
-                cluster: cluster.into(),
-                created: envelope.header.created.as_str().into(),
-                cells: envelope.header.cells.clone(),
-            };
+            let row = Row::new(cluster, &envelope.header.created, envelope.header.cells.json());
             Ok(Object {
                 json: envelope.object(revision),
                 row: Some(row.into()),

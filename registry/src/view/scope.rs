@@ -60,15 +60,14 @@ impl Scope<CopyExtra> for ViewScope {
 
     fn selects(&self, object: &CachedObject<CopyExtra>) -> bool {
         let visible = |cluster: &str| {
-            self.sight
-                .0
-                .get(cluster)
-                .is_some_and(|seen| allows_object(seen, &object.namespace, &object.extra.child_name, self.is_named))
+            self.sight.0.get(cluster).is_some_and(|seen| {
+                allows_object(seen, &object.namespace, CopyExtra::child_name(object), self.is_named)
+            })
         };
         self.namespace
             .as_deref()
             .is_none_or(|wanted| *wanted == *object.namespace)
-            && visible(&object.extra.row.cluster)
+            && visible(object.extra.row.cluster())
             && self.selection.selects(object)
     }
 

@@ -107,14 +107,14 @@ impl ViewSelection {
         self.labels.matches(|key| object.labels.get(key))
             && self.fields.iter().all(|term| {
                 let value = match term.field.as_str() {
-                    NAME => &*object.extra.child_name,
+                    NAME => CopyExtra::child_name(object),
                     NAMESPACE => &object.namespace,
                     other => object.fields.get(other).unwrap_or_default(),
                 };
                 let there = term
                     .cluster
                     .as_deref()
-                    .is_none_or(|named| *named == *object.extra.row.cluster);
+                    .is_none_or(|named| *named == *object.extra.row.cluster());
                 (there && value == term.value) == term.equals
             })
     }

@@ -50,27 +50,29 @@ impl Layout {
 
     /// The row of an object.
     pub(super) fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
-        let printed = object.row.as_deref().filter(|row| !row.cells.is_empty());
-        let placed = printed.and_then(|row| Some((row, self.places.get(&*row.cluster)?)));
-        match placed {
-            Some((row, places)) => self.printed_cells(row, places, now),
-            None => own_cells(object, &self.columns, now),
-        }
+        let placed = object
+            .row
+            .as_deref()
+            .and_then(|row| Some((row, self.places.get(row.cluster())?)));
+        let printed = placed.and_then(|(row, places)| self.printed_cells(row, places, now));
+        printed.unwrap_or_else(|| own_cells(object, &self.columns, now))
     }
 
-    fn printed_cells(&self, row: &Row, places: &[Option<usize>], now: Timestamp) -> Vec<Value> {
+    fn printed_cells(&self, row: &Row, places: &[Option<usize>], now: Timestamp) -> Option<Vec<Value>> {
+        let mut printed = Some(row.cells()).filter(|cells| !cells.is_empty())?;
+        // Columns of the layout differ in name, so none of the cluster's own goes to two of them.
         let others = self.columns[1..].iter().zip(places).map(|(column, place)| {
             let cell = place
-                .and_then(|place| row.cells.get(place))
-                .cloned()
+                .and_then(|place| printed.get_mut(place))
+                .map(Value::take)
                 .unwrap_or_default();
             if column.name == AGE && !cell.is_null() {
-                age_cell(&row.created, now).unwrap_or(cell)
+                age_cell(row.created(), now).unwrap_or(cell)
             } else {
                 cell
             }
         });
-        std::iter::once(Value::from(&*row.cluster)).chain(others).collect()
+        Some(std::iter::once(Value::from(row.cluster())).chain(others).collect())
     }
 }
 
@@ -102,11 +104,7 @@ mod tests {
     use serde_json::json;
 
     fn object(cluster: &str, cells: Vec<Value>) -> Object {
-        let row = Row {
-            cluster: cluster.into(),
-            created: "2026-01-01T00:00:00Z".into(),
-            cells,
-        };
+        let row = Row::new(cluster, "2026-01-01T00:00:00Z", &Value::from(cells).to_string());
         let json = json!({"metadata": {"name": format!("web@{cluster}"), "creationTimestamp": "2026-01-01T00:00:00Z"}});
         Object {
             json: json.to_string().into(),

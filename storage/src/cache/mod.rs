@@ -39,6 +39,7 @@ mod snapshot;
 mod statistics;
 #[cfg(any(test, feature = "contract"))]
 pub mod store;
+mod strings;
 #[cfg(test)]
 mod tests;
 mod through;
@@ -58,12 +59,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use event::{CacheEvent, EventKind};
-pub use object::{CachedObject, StringMap};
+pub use object::CachedObject;
 pub use options::CacheOptions;
 pub use snapshot::{Cursor, Iter, Snapshot};
 pub use statistics::{CacheStatistics, WindowStatistics};
 #[cfg(any(test, feature = "contract"))]
 pub use store::CachedStore;
+pub use strings::{SharedKeys, StringMap};
 pub use through::StorePage;
 pub use watch::CacheWatch;
 

@@ -125,8 +125,13 @@ async fn grants_by_name_need_requests_by_name() {
         .unwrap();
     assert_eq!(named, ["shop/db@west"]);
     assert_eq!(
-        get(&fixture, "nina", "shop", "db").await.unwrap().row.unwrap().cluster,
-        "west".into()
+        get(&fixture, "nina", "shop", "db")
+            .await
+            .unwrap()
+            .row
+            .unwrap()
+            .cluster(),
+        "west"
     );
     assert_eq!(get(&fixture, "nina", "shop", "web-1@west").await.unwrap_err().code, 403);
 }
