@@ -23,7 +23,7 @@ GO_ENVIRONMENT := CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 # Where the end-to-end tests find the programs, and keep the files of a run.
 E2E_ENVIRONMENT := UMBRA_BIN=$(BIN)/umbra KUBE_BIN=$(KUBE) E2E_DIR=$(TARGET)/tmp
 
-.PHONY: help up build kube test lint show-main show-storage clean
+.PHONY: help up build kube test lint show-main show-storage show-aggregated clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -92,6 +92,15 @@ show-storage: build kube ## show every item of the storage: what, figure, bound,
 		-- storage:: encryption:: etcd:: >> $(RESULTS)/storage.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/storage.log'
 	@grep -E '^SKIPPED' $(RESULTS)/storage.log || true
 	@tests/show/table.sh tests/show/storage.tsv $(RESULTS)/storage.tsv
+
+# The watch outlives the 60 s after which kube-apiserver ends what is not a watch.
+show-aggregated: build kube ## show every item of a hub behind a kube-apiserver: what, figure, bound, pass or short
+	mkdir -p $(RESULTS) $(TARGET)/tmp
+	rm -f $(RESULTS)/aggregated.tsv
+	$(E2E_ENVIRONMENT) AGGREGATED_WATCH_SECONDS=100 SHOW_RESULTS=$(RESULTS)/aggregated.tsv \
+		$(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) -- aggregated:: \
+		> $(RESULTS)/aggregated.log 2>&1 || echo 'Some tests failed; what they say is in $(RESULTS)/aggregated.log'
+	@tests/show/table.sh tests/show/aggregated.tsv $(RESULTS)/aggregated.tsv
 
 clean: ## remove everything that was built
 	rm -rf $(KUBE) $(RESULTS)

@@ -7,6 +7,8 @@ pub mod aggregated;
 mod behavior;
 pub mod judge;
 pub mod roots;
+#[cfg(test)]
+mod tests;
 pub mod tokens;
 
 use std::sync::Arc;
