@@ -131,3 +131,31 @@ async fn readers_do_not_wait_for_the_writer() {
     assert_eq!(&event.object.bytes[..], b"stuck");
     cancelled.cancel();
 }
+
+/// What a watch says of its progress is what bookmarks say: a client that resumes there misses an event that had been before
+/// it. Many watchers make the moment long in which a state is shown already and its events are still being handed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_never_ahead_of_the_events() {
+    const CHANGES: u64 = 2_000;
+    let fixture = Fixture::new().await;
+    let watch = || fixture.cache.watch(PREFIX, WatchFrom::Now, 10_000).unwrap();
+    let others: Vec<_> = (0..200).map(|_| watch()).collect();
+    let mut watched = watch();
+    let reader = std::thread::spawn(move || {
+        let (mut seen, mut told) = (0, Revision(0));
+        while seen < CHANGES {
+            match watched.try_next() {
+                Some(event) => {
+                    assert!(event.revision > told, "{} comes after progress at {told}", event.revision);
+                    seen += 1;
+                }
+                None => told = watched.progress(),
+            }
+        }
+    });
+    for change in 0..CHANGES {
+        fixture.put("/objects/a/one", &change.to_string()).await;
+    }
+    tokio::task::spawn_blocking(|| reader.join()).await.unwrap().unwrap();
+    drop(others);
+}
