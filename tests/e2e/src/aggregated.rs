@@ -5,6 +5,7 @@
 
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use base64::Engine as _;
@@ -144,14 +145,14 @@ impl Aggregated {
         self.replicas.len()
     }
 
-    /// Ends a replica with a signal.
+    /// Ends a replica with a signal, and says how it ended.
     ///
     /// # Panics
     /// Where it does not end.
-    pub fn end(&mut self, replica: usize, signal: Signal) {
+    pub fn end(&mut self, replica: usize, signal: Signal) -> ExitStatus {
         let mut process = self.replicas[replica].process();
         process.signal(signal);
-        process.wait(wait::DEADLINE);
+        process.wait(wait::DEADLINE)
     }
 
     /// Starts a replica again that was ended, with the same port and an empty data directory.
@@ -335,7 +336,7 @@ fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u16) -> Proce
         .arg("--kubeconfig")
         .arg(&kubeconfig)
         .arg("--data-dir")
-        .arg(environment::folder(name))
+        .arg(environment::folder(name).join("data"))
         .args(["--etcd-servers", cluster.etcd(), "--etcd-prefix", "/umbra-hub"])
         .args(["--replica-name", name])
         .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
