@@ -123,9 +123,9 @@ impl<I: Indexer> CacheWatch<I> {
     /// The revision up to which this watch has delivered everything: what a bookmark may say. It rises with every change
     /// of the store, whether or not it concerns this watch.
     pub fn progress(&mut self) -> Revision {
-        // In this order: the events up to what the cache shows have been queued before, so if nothing is queued then,
-        // everything up to there has been delivered.
-        let reached = self.cache.revision();
+        // In this order: the events up to what those who wait are told have been queued before, so if nothing is queued then,
+        // everything up to there has been delivered. (What readers are shown comes before the events.)
+        let reached = self.cache.progress.borrow().revision;
         let is_complete = !self.ended && self.failed.is_none() && self.history.is_none() && self.backlog.is_empty();
         if is_complete && self.live.is_idle() {
             self.position = self.position.max(reached);

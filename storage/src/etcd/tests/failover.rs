@@ -1,19 +1,25 @@
 //! Members that die, stand still and come back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 /// Writes one key after the other until it is stopped, and tells which writes were acknowledged. One that fails is made
 /// again under another key, so that no key is put twice.
 struct Writer {
     task: tokio::task::JoinHandle<Vec<(String, Revision)>>,
+    acknowledged: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
 impl Writer {
-    fn start(store: Etcd) -> Self {
+    fn start(opened: &Opened) -> Self {
+        let store = opened.store.clone();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let task = tokio::spawn(async move {
+        let task = opened.tasks.spawn(async move {
             let mut acknowledged = Vec::new();
             for index in 0.. {
                 if stopped.is_cancelled() {
@@ -21,7 +27,10 @@ impl Writer {
                 }
                 let key = format!("/failover/{index:06}");
                 match store.put(&key, "x".into(), Precondition::Absent).await {
-                    Ok(revision) => acknowledged.push((key, revision)),
+                    Ok(revision) => {
+                        acknowledged.push((key, revision));
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
                     Err(Error::Io { .. } | Error::Unavailable { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -29,7 +38,20 @@ impl Writer {
             }
             acknowledged
         });
-        Self { task, stop }
+        Self {
+            task,
+            acknowledged: count,
+            stop,
+        }
+    }
+
+    /// Waits until another write is acknowledged.
+    async fn goes_on(&self) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        until("another acknowledged write", || async {
+            self.acknowledged.load(Ordering::Relaxed) > before
+        })
+        .await;
     }
 
     async fn stop(self) -> Vec<(String, Revision)> {
@@ -92,15 +114,15 @@ async fn a_watch_survives_the_loss_of_each_member_in_turn() {
         let opened = open(failing(&servers)).await;
         let start = opened.store.current_revision().await.unwrap();
         let watch = opened.store.watch("/failover/", start).await.unwrap();
-        let writer = Writer::start(opened.store.clone());
+        let writer = Writer::start(&opened);
         for member in 0..3 {
             servers.kill(member);
-            goes_on(&opened.store).await;
+            writer.goes_on().await;
             servers.restart(member).await;
         }
         let leader = servers.leader().await;
         servers.kill(leader);
-        goes_on(&opened.store).await;
+        writer.goes_on().await;
         servers.restart(leader).await;
         assert_complete(&opened.store, watch, &writer.stop().await).await;
     }
@@ -114,7 +136,7 @@ async fn members_that_stand_still_hang_nobody() {
     let opened = open(failing(&servers)).await;
     let start = opened.store.current_revision().await.unwrap();
     let watch = opened.store.watch("/failover/", start).await.unwrap();
-    let writer = Writer::start(opened.store.clone());
+    let writer = Writer::start(&opened);
     for member in 0..3 {
         servers.pause(member);
         // Each read has its deadline: with two members left it must succeed within it.
@@ -123,6 +145,7 @@ async fn members_that_stand_still_hang_nobody() {
             opened.store.current_revision().await.is_ok()
         })
         .await;
+        writer.goes_on().await;
         goes_on(&opened.store).await;
         next(&mut others).await.unwrap();
         servers.resume(member);
