@@ -106,8 +106,7 @@ pub(super) struct AuthenticationArguments {
     /// kube-system/extension-apiserver-authentication [default: as --kubeconfig].
     #[arg(long, env = "UMBRA_AUTHENTICATION_KUBECONFIG", value_name = "FILE")]
     pub(super) authentication_kubeconfig: Option<PathBuf>,
-    /// Do not take from the hub cluster whose client certificates count; needs --requestheader-client-ca-file or
-    /// --client-ca-file.
+    /// Do not take from the hub cluster whose client certificates count; needs --requestheader-client-ca-file.
     #[arg(long, env = "UMBRA_AUTHENTICATION_SKIP_LOOKUP")]
     pub(super) authentication_skip_lookup: bool,
     /// Start also where the hub cluster does not say whose client certificates count; nobody is known by one until it does.

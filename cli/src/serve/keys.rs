@@ -2,8 +2,8 @@
 //!
 //! Whoever finds no Secret makes one with a new key; of two that do so at once, the first counts. What the store needs is
 //! compared with the keys when it is opened: a Secret that was lost and made anew does not make a store unreadable without
-//! a word. To change keys, put a new one first in the Secret and restart all replicas twice: once with the new key second,
-//! so that all can read it, and once with it first.
+//! a word. To change keys, put the new one second and restart all replicas, so that all can read it; then put it first and
+//! restart them again.
 
 use std::collections::BTreeMap;
 
