@@ -176,9 +176,12 @@ fn verify_key(key: &Arc<str>, records: &[Record], log: &Log) -> Result<(), Strin
             }
             _ => continue,
         };
+        // What was called at the same time is one batch, done in its order on each key.
+        let in_batch = |step: &Interval<Access>| step.called == record.called && step.returned.is_some();
         history.push(Interval {
             called: record.called,
             returned: record.returned,
+            after: history.iter().rposition(in_batch),
             operation,
         });
     }

@@ -8,6 +8,9 @@
 //! (Faster linearizability checking via P-compositionality, 2015), which Porcupine uses too. Because a history of
 //! independent objects is linearizable if that of each object is, the caller checks one key at a time.
 //!
+//! Operations that overlap may still be known to have been done one after the other, as those of one batch on one key are:
+//! [`Interval::after`].
+//!
 //! An operation whose outcome is unknown has no return: it may come anywhere after its call, or not at all.
 //!
 //! The crates that exist do not do: `todc-utils` has no operations without a return, and the tester of `stateright` keeps no
@@ -37,6 +40,8 @@ pub(super) struct Interval<O> {
     pub(super) called: u64,
     /// When it returned; `None` if nobody knows whether it took place.
     pub(super) returned: Option<u64>,
+    /// An operation of the history that is known to have been done before it, for a reason of its own.
+    pub(super) after: Option<usize>,
     /// What it was.
     pub(super) operation: O,
 }
@@ -65,6 +70,9 @@ pub(super) fn check<S: Specification>(history: &[Interval<S::Operation>], budget
         match remaining.events[event] {
             Event::Call(operation) => {
                 position = remaining.after(event);
+                if history[operation].after.is_some_and(|before| !linearized.contains(before)) {
+                    continue;
+                }
                 let Some(next) = S::step(&state, &history[operation].operation) else {
                     continue;
                 };
@@ -188,6 +196,10 @@ struct Set(Vec<u64>);
 impl Set {
     fn new(size: usize) -> Self {
         Self(vec![0; size.div_ceil(64)])
+    }
+
+    fn contains(&self, index: usize) -> bool {
+        self.0[index / 64] & (1 << (index % 64)) != 0
     }
 
     fn insert(&mut self, index: usize) {

@@ -14,6 +14,7 @@ fn read(called: u64, returned: u64, value: impl Into<Option<Value>>) -> Step {
     Interval {
         called,
         returned: Some(returned),
+        after: None,
         operation,
     }
 }
@@ -27,6 +28,7 @@ fn write(called: u64, returned: Option<u64>, expect: Expect, becomes: Option<Val
     Interval {
         called,
         returned,
+        after: None,
         operation,
     }
 }
@@ -57,7 +59,8 @@ fn brute_force(history: &[Step]) -> bool {
         for index in 0..history.len() {
             let overtakes = (0..history.len())
                 .any(|other| waiting(done, other) && history[other].returned.unwrap() < history[index].called);
-            if done[index] || overtakes {
+            let waits = history[index].after.is_some_and(|before| !done[before]);
+            if done[index] || overtakes || waits {
                 continue;
             }
             if let Some(next) = Register::step(&state, &history[index].operation) {
@@ -127,6 +130,14 @@ fn known_histories_are_told_apart() {
     }
 }
 
+#[test]
+fn what_is_known_to_come_later_does() {
+    let mut history = vec![put(1, 10, 1), put(2, 11, 2), read(12, 13, 1)];
+    assert!(is_linearizable(&history) && brute_force(&history));
+    history[1].after = Some(0);
+    assert!(!is_linearizable(&history) && !brute_force(&history));
+}
+
 /// Ten clients that put at the same time can do so in 10! orders, but only 10 · 2^10 times is there something new to try.
 #[test]
 fn what_was_tried_is_remembered() {
@@ -166,28 +177,29 @@ fn access() -> impl Strategy<Value = Access> {
 
 /// Random operations at random times, hardly ever linearizable when they are many: so there are few.
 fn arbitrary_history() -> impl Strategy<Value = Vec<Step>> {
-    let operation = (0..40_u64, 1..20_u64, access());
+    let after = prop::option::weighted(0.2, any::<prop::sample::Index>());
+    let operation = (0..40_u64, 1..20_u64, access(), after);
     prop::collection::vec(operation, 0..7).prop_map(|operations| {
-        operations
-            .into_iter()
-            .enumerate()
-            .map(|(index, (called, duration, operation))| {
-                let unknown = matches!(
-                    operation,
-                    Access::Write {
-                        ending: Ending::Unknown,
-                        ..
-                    }
-                );
-                // Times are distinct: each operation has its own remainder.
-                let time = |time: u64| time * 16 + index as u64;
-                Interval {
-                    called: time(called),
-                    returned: (!unknown).then(|| time(called + duration)),
-                    operation,
+        let mut history: Vec<Step> = Vec::new();
+        for (index, (called, duration, operation, after)) in operations.into_iter().enumerate() {
+            let unknown = matches!(
+                operation,
+                Access::Write {
+                    ending: Ending::Unknown,
+                    ..
                 }
-            })
-            .collect()
+            );
+            // Times are distinct: each operation has its own remainder.
+            let time = |time: u64| time * 16 + index as u64;
+            let known: Vec<usize> = (0..index).filter(|other| history[*other].returned.is_some()).collect();
+            history.push(Interval {
+                called: time(called),
+                returned: (!unknown).then(|| time(called + duration)),
+                after: after.filter(|_| !known.is_empty()).map(|choice| *choice.get(&known)),
+                operation,
+            });
+        }
+        history
     })
 }
 
@@ -240,6 +252,11 @@ fn true_history() -> impl Strategy<Value = Vec<Step>> {
             history.push(Interval {
                 called: (middle - before) * 100 + index,
                 returned,
+                // Each is done after those before it in the list; some say so.
+                after: history
+                    .iter()
+                    .rposition(|step| step.returned.is_some())
+                    .filter(|_| before % 3 == 0),
                 operation,
             });
         }
