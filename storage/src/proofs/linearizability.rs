@@ -70,7 +70,10 @@ pub(super) fn check<S: Specification>(history: &[Interval<S::Operation>], budget
         match remaining.events[event] {
             Event::Call(operation) => {
                 position = remaining.after(event);
-                if history[operation].after.is_some_and(|before| !linearized.contains(before)) {
+                if history[operation]
+                    .after
+                    .is_some_and(|before| !linearized.contains(before))
+                {
                     continue;
                 }
                 let Some(next) = S::step(&state, &history[operation].operation) else {
