@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Error, GetResponse, Guard, Operation, Precondition, RangeRequest, RangeResponse, Result, Revision, WatchStream};
+use crate::{
+    Error, GetResponse, Guard, Operation, Precondition, RangeRequest, RangeResponse, Result, Revision, WatchStream,
+};
 
 /// A revisioned key-value store: what Umbra needs of etcd, and no more.
 ///

@@ -14,8 +14,9 @@ pub struct CacheOptions {
     pub max_events: usize,
     /// Bytes of objects in the window at most. Default: 64 MiB: 75 s of 180 changes/s of 4.7 KB.
     pub max_event_bytes: usize,
-    /// How many changes of the store to go back at the start, so that watchers can resume from before it. Changes of all
-    /// prefixes count. Default: 10,000, which costs each cache about 10 ms of reading at the start.
+    /// How many changes of the store to go back at the start, so that watchers can resume from before it without reading
+    /// the store. Changes of all prefixes count. Default: 1,000, some seconds of a busy hub: whoever was away for longer is
+    /// caught up from the store's history, and each change here holds an object and the one it replaced, 10 KB or so.
     pub resume_changes: u64,
     /// Entries to read from the store at once. Default: 1,000, about 5 MB.
     pub page_size: usize,
@@ -34,7 +35,7 @@ impl Default for CacheOptions {
             history: Duration::from_secs(75),
             max_events: 102_400,
             max_event_bytes: 64 << 20,
-            resume_changes: 10_000,
+            resume_changes: 1_000,
             page_size: 1_000,
             kept_snapshots: 64,
             max_kept_bytes: 64 << 20,

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::backends::{FileBackend, InMemoryBackend};
@@ -18,6 +19,13 @@ use super::OpenError;
 /// use needs, so that the store does not come back for one write alone. Should a larger transaction fail again, it fails
 /// as the first did.
 const PROBE_BYTES: usize = 8 << 20;
+
+/// How long a lock that is taken is tried again. A process that is being started holds what its parent had open, locks
+/// included, from `fork` to `exec`, so a lock that was given up may be held for some milliseconds more.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How often.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Something that carries a database.
 pub(super) trait Medium: fmt::Debug + Send + Sync + 'static {
@@ -68,10 +76,14 @@ impl StoreLock {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: store.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: store.to_owned() }),
+                Err(TryLockError::Error(source)) => return Err(io(source)),
+            }
         }
     }
 }

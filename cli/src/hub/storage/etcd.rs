@@ -116,10 +116,10 @@ impl EtcdArguments {
         });
         match (&self.etcd_certfile, &self.etcd_keyfile) {
             (Some(_), None) => {
-                faults.push("--etcd-keyfile is missing: --etcd-certfile is of no use without".to_owned())
+                faults.push("--etcd-keyfile is missing: --etcd-certfile is of no use without".to_owned());
             }
             (None, Some(_)) => {
-                faults.push("--etcd-certfile is missing: --etcd-keyfile is of no use without".to_owned())
+                faults.push("--etcd-certfile is missing: --etcd-keyfile is of no use without".to_owned());
             }
             _ => {}
         }

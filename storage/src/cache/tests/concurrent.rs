@@ -146,7 +146,11 @@ async fn progress_is_never_ahead_of_the_events() {
         while seen < CHANGES {
             match watched.try_next() {
                 Some(event) => {
-                    assert!(event.revision > told, "{} comes after progress at {told}", event.revision);
+                    assert!(
+                        event.revision > told,
+                        "{} comes after progress at {told}",
+                        event.revision
+                    );
                     seen += 1;
                 }
                 None => told = watched.progress(),
