@@ -104,7 +104,7 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
     for child in &world.children {
         deploy(&child.kubectl().namespace(namespace), "web", 1);
     }
-    admit(&hub, &world, namespace, "alice", "alice");
+    admit(&hub, &world, namespace, "carol", "carol");
     let robot = format!("system:serviceaccount:{namespace}:robot");
     hub.cluster.kubectl().ok(["create", "namespace", namespace]);
     hub.cluster
@@ -113,10 +113,10 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
     // No service account of the hub is one of a child.
     admit(&hub, &world, namespace, &robot, &format!("hub:{robot}"));
     let token = hub.cluster.kubectl().ok(["create", "token", "robot", "-n", namespace]);
-    let alice = hub.certificate_user("alice", &["developers"]);
+    let carol = hub.certificate_user("carol", &["developers"]);
     let robot = hub.user("robot", &Credential::Token(token.trim().to_owned()));
 
-    for user in [&alice, &robot] {
+    for user in [&carol, &robot] {
         let view = user.context("view").namespace(namespace);
         let (table, _) = wait::for_text(
             "both pods",
@@ -130,8 +130,8 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
         let refused = user.context("view").fails("get pods -n kube-system");
         assert!(refused.contains("Forbidden"), "{refused}");
     }
-    let me = alice.context("north").ok("auth whoami -o json");
-    assert!(me.contains("\"alice\"") && me.contains("developers"), "{me}");
+    let me = carol.context("north").ok("auth whoami -o json");
+    assert!(me.contains("\"carol\"") && me.contains("developers"), "{me}");
     lists.pass("a client certificate and a token, 2 children");
 
     // A watch that lives on, and delivers at its end.
@@ -139,7 +139,7 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
         .ok()
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(3);
-    let view = alice.context("view").namespace(namespace);
+    let view = carol.context("view").namespace(namespace);
     let begun = Instant::now();
     let mut watch = view.start("get configmaps -w --no-headers -o custom-columns=NAME:.metadata.name");
     watch.wait_for("the beginning", |text| text.contains("kube-root-ca.crt@south"));
@@ -154,7 +154,7 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
     watches.pass(&format!("delivers after {} s", begun.elapsed().as_secs()));
     watch.stop();
 
-    let south = alice.context("south").namespace(namespace);
+    let south = carol.context("south").namespace(namespace);
     south.apply(TALKER);
     south.ok("wait pod/talker --for=condition=Ready --timeout=90s");
     connect(&south, "talker");
