@@ -81,20 +81,20 @@ async fn histories_of_the_embedded_store() {
     ));
 }
 
-/// Whether some history of a store with the fault is found wrong, of a number in which a healthy store shows none.
-async fn is_caught(fault: Option<Fault>) -> bool {
+/// What is found wrong in the histories of a store with the fault, of a number in which a healthy store shows nothing.
+async fn found_in(fault: Option<Fault>) -> Option<String> {
     for seed in 0..12 {
         let store = Arc::new(Reference::new(fault));
-        if one_history(store, "/history/", seed).await.is_err() {
-            return true;
+        if let Err(error) = one_history(store, "/history/", seed).await {
+            return Some(format!("seed {seed}: {error}"));
         }
     }
-    false
+    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_of_broken_stores_are_caught() {
-    assert!(!is_caught(None).await, "the reference is in order");
+    assert_eq!(found_in(None).await, None, "the reference is in order");
     for fault in [
         Fault::StaleReads,
         Fault::NotAtomic,
@@ -107,6 +107,6 @@ async fn histories_of_broken_stores_are_caught() {
         Fault::EventsAreMerged,
         Fault::EventsAreDoubled,
     ] {
-        assert!(is_caught(Some(fault)).await, "{fault:?} must be caught");
+        assert!(found_in(Some(fault)).await.is_some(), "{fault:?} must be caught");
     }
 }

@@ -309,13 +309,16 @@ impl Store for Reference {
         let mut outcomes = Vec::new();
         let mut shared_revision = None;
         for operation in &operations {
-            let admitted = self.admit(&mut self.shared.state.lock(), operation);
-            if self.has(Fault::NotAtomic) {
+            let outcome = if self.has(Fault::NotAtomic) {
+                let admitted = self.admit(&mut self.shared.state.lock(), operation);
                 tokio::task::yield_now().await;
-            }
-            let mut state = self.shared.state.lock();
-            // Between the two locks nothing yields but where it is to.
-            let outcome = admitted.map(|()| self.perform(&mut state, operation, shared_revision));
+                let mut state = self.shared.state.lock();
+                admitted.map(|()| self.perform(&mut state, operation, shared_revision))
+            } else {
+                let mut state = self.shared.state.lock();
+                self.admit(&mut state, operation)
+                    .map(|()| self.perform(&mut state, operation, shared_revision))
+            };
             if self.has(Fault::BatchesShareARevision) {
                 shared_revision = outcome.as_ref().ok().copied();
             }
