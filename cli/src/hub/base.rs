@@ -18,7 +18,8 @@ use umbra_registry::copies::cache::Copies;
 use umbra_registry::copies::catalog::{CATALOG, Catalog};
 use umbra_registry::copies::policy::{ChildPolicies, RBAC_COPIES};
 use umbra_registry::directory::{Directory, HUB_KINDS};
-use umbra_registry::hub::roots::Fleets;
+use umbra_registry::hub::HubRoots;
+use umbra_registry::hub::roots::{Fleets, HubRoot};
 use umbra_registry::mirror::{Mirror, MirrorState};
 use umbra_registry::view::ViewServices;
 use umbra_storage::Store;
@@ -147,7 +148,18 @@ impl Shared {
         })
     }
 
-    pub(crate) fn views(&self) -> Arc<ViewServices> {
+    /// All roots of a hub over these parts.
+    pub(crate) fn roots(&self, hub: impl Into<HubRoot>, fleets: &Fleets) -> HubRoots {
+        HubRoots::new(
+            hub,
+            self.views(),
+            Arc::clone(&self.directory),
+            self.children.clone(),
+            Arc::clone(fleets),
+        )
+    }
+
+    fn views(&self) -> Arc<ViewServices> {
         ViewServices::new(
             Arc::clone(&self.directory),
             Arc::clone(&self.catalog),

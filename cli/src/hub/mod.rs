@@ -29,8 +29,8 @@ use umbra_controllers::cluster::ensure_defaults;
 use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::generic::StoreApi;
+use umbra_registry::hub::HubDependencies;
 use umbra_registry::hub::roots::Fleets;
-use umbra_registry::hub::{HubDependencies, HubRoots};
 
 use crate::up::data_dir::DataDir;
 use base::{Base, CONTROLLERS, Controllers, Shared, version};
@@ -89,13 +89,7 @@ impl Hub {
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
-        let roots = HubRoots::new(
-            hub,
-            shared.views(),
-            Arc::clone(&shared.directory),
-            children.clone(),
-            Arc::clone(&fleets),
-        );
+        let roots = shared.roots(hub, &fleets);
         let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators(data, tokens)?))
             .checks(base.checks(store_check))
             .build();

@@ -26,7 +26,6 @@ use umbra_auth::trust::{ClientTrust, TrustKeeper};
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::ensure_roots;
 use umbra_controllers::lease::{Leases, Membership, Timing};
-use umbra_registry::hub::HubRoots;
 use umbra_registry::hub::aggregated::{self, AggregatedDependencies};
 use umbra_registry::hub::roots::Fleets;
 
@@ -129,13 +128,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     let children = Children::new(ProbeConfig::default());
     let shared = Shared::load(base, &children).await?;
     let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
-    let roots = HubRoots::new(
-        hub,
-        shared.views(),
-        Arc::clone(&shared.directory),
-        children.clone(),
-        Arc::clone(&fleets),
-    );
+    let roots = shared.roots(hub, &fleets);
     let api = ApiServer::builder(Arc::new(roots), Arc::new(Delegated::new(trust, Some(Arc::new(tokens)))))
         .checks(base.checks(store.check_name()))
         .in_flight(plan.in_flight.0, plan.in_flight.1)

@@ -35,7 +35,7 @@ pub(crate) struct StorageArguments {
     etcd: EtcdArguments,
     /// An EncryptionConfiguration of Kubernetes with the providers aesgcm and identity: what is encrypted at rest, and with
     /// which keys. The first provider encrypts, all of them decrypt [default: encryption.yaml in the data directory, made at
-    /// the first start, encrypts Secrets].
+    /// the first start, encrypts Secrets; with `umbra serve` on etcd that of the Secret umbra-encryption].
     #[arg(long, env = "UMBRA_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,
     /// How long states stay readable and watches can be resumed, such as 90s, 10m or 1h.

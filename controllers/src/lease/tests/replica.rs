@@ -17,7 +17,7 @@ use super::shared::{Backend, Connection};
 use crate::lease::{LeaseKey, Leases, Membership, Timing};
 
 /// Where the work of tests is.
-pub(super) const WORK: &str = "/work/";
+pub(super) const WORK: &str = "/worked-on/";
 /// Between two pieces of work.
 const PAUSE: Duration = Duration::from_millis(300);
 
