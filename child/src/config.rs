@@ -1,11 +1,14 @@
 //! How one child is reached: what a `ManagedCluster` and its Secret say, as values.
 
+use std::sync::Arc;
+
 use url::Url;
 
 use crate::{
     credentials::CredentialsConfig,
     identity::Identity,
     kubeconfig::{Kubeconfig, KubeconfigError},
+    transport::Connector,
 };
 
 /// How to reach one child, and as whom.
@@ -29,6 +32,8 @@ pub struct ChildConfig {
     pub credentials: CredentialsConfig,
     /// How the hub's users are called on this child.
     pub identity: Identity,
+    /// What opens streams to the child, where it is not dialled: its tunnel.
+    pub connector: Option<Arc<dyn Connector>>,
 }
 
 impl ChildConfig {
@@ -45,6 +50,7 @@ impl ChildConfig {
             proxy_url: None,
             credentials: CredentialsConfig::default(),
             identity: Identity::default(),
+            connector: None,
         }
     }
 

@@ -99,17 +99,14 @@ impl fmt::Debug for Child {
 }
 
 impl Child {
-    /// A child that is dialled directly. Nothing is dialled yet.
+    /// A child that is reached as its configuration says. Nothing is opened yet.
     ///
     /// # Errors
     ///
     /// When the configuration cannot be used.
     pub fn new(config: ChildConfig) -> Result<Self, ChildError> {
-        let connector = DirectConnector::new(&config).map_err(|message| ChildError::Configuration {
-            cluster: config.name.as_str().into(),
-            message,
-        })?;
-        Self::with_connector(config, Arc::new(connector), CancellationToken::new())
+        let connector = connector(&config)?;
+        Self::with_connector(config, connector, CancellationToken::new())
     }
 
     /// A child that is reached through `connector`, whose tasks end when `cancel` is cancelled.
@@ -418,6 +415,18 @@ impl Child {
         response.extensions_mut().insert(UpgradeSlot(Arc::new(slot)));
         Ok(response)
     }
+}
+
+/// What opens streams to the child: what its configuration names, or what dials it.
+pub(crate) fn connector(config: &ChildConfig) -> Result<Arc<dyn Connector>, ChildError> {
+    if let Some(connector) = &config.connector {
+        return Ok(Arc::clone(connector));
+    }
+    let direct = DirectConnector::new(config).map_err(|message| ChildError::Configuration {
+        cluster: config.name.as_str().into(),
+        message,
+    })?;
+    Ok(Arc::new(direct))
 }
 
 impl Base {

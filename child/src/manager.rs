@@ -22,9 +22,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     body::empty,
     config::ChildConfig,
-    connection::{Child, Lane, RequestDeadline},
+    connection::{Child, Lane, RequestDeadline, connector},
     error::ChildError,
-    transport::{Connector, DirectConnector},
+    transport::Connector,
 };
 
 /// How long what is under way on a connection may go on after the cluster has moved elsewhere.
@@ -120,7 +120,7 @@ impl Children {
         self.0.changes.subscribe()
     }
 
-    /// Adds a child that is dialled directly and begins to probe it. One of the same name is replaced: when only
+    /// Adds a child and begins to probe it. One of the same name is replaced: when only
     /// credentials or identity differ, the handle and its connections stay; otherwise what is under way on the old one
     /// has 30 s to end.
     ///
@@ -134,11 +134,8 @@ impl Children {
             existing.credentials().replace(config.credentials).await;
             return Ok(existing);
         }
-        let connector = DirectConnector::new(&config).map_err(|message| ChildError::Configuration {
-            cluster: config.name.as_str().into(),
-            message,
-        })?;
-        self.put(config, Arc::new(connector))
+        let connector = connector(&config)?;
+        self.put(config, connector)
     }
 
     /// Adds a child that is reached through `connector`, always as a new handle.
@@ -211,7 +208,12 @@ impl ChildConfig {
                 one.proxy_url.clone(),
             )
         };
-        place(self) == place(other)
+        let connectors = match (&self.connector, &other.connector) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        connectors && place(self) == place(other)
     }
 }
 
