@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the programs of the tests into a folder: cluster, an unmodified kubectl, and an unmodified etcd.
+# Builds the programs of the tests into a folder: cluster, informer, an unmodified kubectl, and an unmodified etcd.
 #
 #   tests/kube/build.sh OUTDIR
 #
@@ -29,5 +29,5 @@ for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
 	flags="$flags -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
 done
 
-go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/" ./cmd/cluster k8s.io/kubernetes/cmd/kubectl
+go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/" ./cmd/cluster ./cmd/informer k8s.io/kubernetes/cmd/kubectl
 go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "-s -w" -o "$out/etcd" go.etcd.io/etcd/server/v3
