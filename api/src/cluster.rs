@@ -66,6 +66,34 @@ pub struct Connection {
     /// The Secret on the hub whose key `kubeconfig` holds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretReference>,
+    /// Who may open tunnels, where the mode is Tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelSettings>,
+}
+
+/// Which agents may join as this cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TunnelSettings {
+    /// The SHA-256, in hexadecimal, of the token with which an agent may ask to join; empty for none. Taking it away
+    /// revokes the token, and leaves agents that have joined.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub bootstrap_token_hash: String,
+    /// Until when the token counts. Without, it does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap_token_expires: Option<Time>,
+    /// Who decides about an agent that has the token.
+    pub approval: Approval,
+}
+
+/// Who decides about an agent that asks to join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Approval {
+    /// The token: it was made for this cluster, and whoever has it may join.
+    #[default]
+    Token,
+    /// A person, with `umbra approve`.
+    Manual,
 }
 
 /// Who opens the connection between the hub and a cluster.

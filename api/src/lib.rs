@@ -7,6 +7,7 @@
 //! anybody else's.
 
 pub mod cluster;
+pub mod join_request;
 pub mod overrides;
 pub mod placement;
 pub mod rendering;
@@ -33,7 +34,12 @@ pub const FIELD_MANAGER: &str = "umbra";
 /// The kinds of the hub root.
 #[must_use]
 pub fn hub_definitions() -> Vec<CustomResourceDefinition> {
-    vec![cluster::ManagedCluster::crd(), root::View::crd(), root::Fleet::crd()]
+    vec![
+        cluster::ManagedCluster::crd(),
+        root::View::crd(),
+        root::Fleet::crd(),
+        join_request::ClusterJoinRequest::crd(),
+    ]
 }
 
 /// The kinds of a fleet root, beside the templates.

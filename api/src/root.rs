@@ -26,6 +26,22 @@ pub struct ViewSpec {
     /// Selects clusters by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_names: Option<Vec<String>>,
+    /// Who decides what a caller sees of the copies.
+    #[serde(default)]
+    pub authorization: ViewAuthorization,
+}
+
+/// Who decides what a caller sees of the copies of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ViewAuthorization {
+    /// The RBAC of each cluster, for the copies of that cluster.
+    #[default]
+    #[serde(rename = "ChildRBAC")]
+    ChildRbac,
+    /// The hub, for the copies of all clusters of the view: a permission for `pods` in the group `core.view.umbra.dev` is one
+    /// for the pods of all of them. What is sent to a cluster needs the permission of that cluster, too.
+    #[serde(rename = "HubRBAC")]
+    HubRbac,
 }
 
 /// A fleet: templates and how they are placed on a selection of clusters, at its subresource `proxy`.

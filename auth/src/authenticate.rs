@@ -118,6 +118,13 @@ impl Authenticators {
         Self { authenticators }
     }
 
+    /// Asks `first` before all others.
+    #[must_use]
+    pub fn preceded_by(mut self, first: Arc<dyn RequestAuthenticator>) -> Self {
+        self.authenticators.insert(0, first);
+        self
+    }
+
     /// Who sends the request; `None` is somebody who does not say.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod files;
 mod name;
+mod request;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use rustls_pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 pub use files::{write_private, write_public};
+pub use request::{CertificateRequest, requested_name, validity, validity_of_pem};
 
 /// How long before its issue a certificate starts to be valid.
 const BACKDATE: Duration = Duration::from_mins(5);
