@@ -27,8 +27,21 @@ anonymous:
   - path: /healthz
 `
 
+// auditPolicy writes down who asked the aggregation layer for what, and nothing else: all other requests are the cluster's
+// own business, and many.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- level: Metadata
+  resources:
+  - group: umbra.dev
+- level: None
+`
+
 // apiServerFlags is the command line of kube-apiserver, the same for the library and for a binary.
-func apiServerFlags(config *Config, authentication string) []string {
+func apiServerFlags(config *Config, authentication, audit string) []string {
 	p := config.PKI
 	flags := []string{
 		"--bind-address=" + config.Address,
@@ -48,6 +61,8 @@ func apiServerFlags(config *Config, authentication string) []string {
 
 		"--authorization-mode=RBAC",
 		"--authentication-config=" + authentication,
+		"--audit-policy-file=" + audit,
+		"--audit-log-path=" + filepath.Join(config.Dir, "log", "audit.log"),
 		"--client-ca-file=" + p.CA.CertFile,
 		"--token-auth-file=" + p.TokenFile,
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -77,10 +92,13 @@ func apiServerFlags(config *Config, authentication string) []string {
 // RunAPIServer runs kube-apiserver, with the aggregator and the CRD server, until ctx is done.
 func RunAPIServer(ctx context.Context, config *Config) error {
 	authentication := filepath.Join(config.Dir, "pki", "authentication.yaml")
-	if err := os.WriteFile(authentication, []byte(authenticationConfiguration), 0o600); err != nil {
-		return err
+	audit := filepath.Join(config.Dir, "pki", "audit.yaml")
+	for file, content := range map[string]string{authentication: authenticationConfiguration, audit: auditPolicy} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			return err
+		}
 	}
-	flags := apiServerFlags(config, authentication)
+	flags := apiServerFlags(config, authentication, audit)
 	if config.Assets != "" {
 		return runBinary(ctx, filepath.Join(config.Assets, "kube-apiserver"),
 			filepath.Join(config.Dir, "log", "kube-apiserver.log"), flags...)
