@@ -1,5 +1,6 @@
 //! What every request passes before it is served, and every answer before it is sent: [`ApiServer::handle`].
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -9,11 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -28,8 +30,10 @@ use umbra_auth::request_header::strip_identity_headers;
 use umbra_auth::trust::ClientTrust;
 use umbra_registry::request::{RequestContext, Warnings};
 use umbra_registry::resource::Body;
-use umbra_registry::root::Root;
+use umbra_registry::root::{HeldBySession, Root};
 
+use crate::audit::event::{Outcome, Subject};
+use crate::audit::{self, Pending};
 use crate::metrics::{Finished, InFlightGuard};
 use crate::paths::refuse_dot_segments;
 use crate::query::Query;
@@ -41,6 +45,7 @@ use crate::{health, routes, verbs};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The certificates that a connection's client presented, its own first; not verified beyond that it holds the key. A
 /// request extension that only the listener sets.
@@ -52,6 +57,8 @@ pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 pub(crate) struct Connection {
     /// Cuts it.
     pub(crate) abort: CancellationToken,
+    /// Its other end.
+    pub(crate) peer: SocketAddr,
 }
 
 /// Who sends a request from within this process. Nothing outside of this crate can make one.
@@ -138,6 +145,11 @@ struct Arrival {
     started: Instant,
     audit_id: HeaderValue,
     user_agent: Arc<str>,
+    received: Timestamp,
+    source_ips: Vec<String>,
+    /// Who was authenticated.
+    authenticated: OnceLock<Arc<UserInfo>>,
+    /// Who counts: the same, or whom that user acts as.
     user: OnceLock<Arc<UserInfo>>,
     warnings: Warnings,
 }
@@ -151,7 +163,7 @@ impl Arrival {
         // Kubernetes' own rule (`BasicLongRunningRequestCheck`), which is why roots hang below `proxy` subresources.
         let long_running =
             info.is_resource_request && (info.verb == "watch" || verbs::is_connection(&info.subresource));
-        let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= 64).cloned();
+        let given = request.headers().get(AUDIT_ID).filter(|id| is_audit_id(id)).cloned();
         let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         Self {
             method: request.method().clone(),
@@ -160,6 +172,15 @@ impl Arrival {
             started: Instant::now(),
             audit_id: given.unwrap_or_else(new_audit_id),
             user_agent: agent.unwrap_or_default().into(),
+            received: Timestamp::now(),
+            source_ips: audit::source_ips(
+                request.headers(),
+                request
+                    .extensions()
+                    .get::<Connection>()
+                    .map(|connection| connection.peer),
+            ),
+            authenticated: OnceLock::new(),
             user: OnceLock::new(),
             warnings: Warnings::default(),
             path,
@@ -189,10 +210,32 @@ impl Arrival {
         }
     }
 
+    /// What the audit log says of it, as far as it is known.
+    fn subject(&self) -> Subject {
+        let (user, counts) = (self.authenticated.get(), self.user.get());
+        let acts_as_other = matches!((user, counts), (Some(user), Some(counts)) if !Arc::ptr_eq(user, counts));
+        Subject {
+            audit_id: self.audit_id.to_str().unwrap_or_default().to_owned(),
+            path: self.path.clone(),
+            raw_query: self.raw_query.clone(),
+            info: Arc::clone(&self.info),
+            user: user.cloned(),
+            impersonated: counts.filter(|_| acts_as_other).cloned(),
+            source_ips: self.source_ips.clone(),
+            user_agent: Arc::clone(&self.user_agent),
+            received: self.received,
+        }
+    }
+
     /// `/version` tells everyone what it tells anyone.
     fn is_public(&self) -> bool {
         self.root().root == RootName::Hub && self.info.path.trim_end_matches('/') == "/version"
     }
+}
+
+/// Ids of others are taken over (`WithAuditID`), where they are short and nothing but text.
+fn is_audit_id(id: &HeaderValue) -> bool {
+    id.len() <= 64 && id.to_str().is_ok_and(|text| !text.trim().is_empty())
 }
 
 fn new_audit_id() -> HeaderValue {
@@ -201,22 +244,42 @@ fn new_audit_id() -> HeaderValue {
 
 impl ApiServer {
     /// Serves one request. Cancel safe as far as the root is: dropping the future drops the request.
-    pub(crate) async fn handle(self, request: Request<Body>) -> Response<Body> {
+    pub(crate) async fn handle(self, mut request: Request<Body>) -> Response<Body> {
         let arrival = Arrival::new(&request);
         let counted = self.metrics().begin(arrival.request_kind());
         let mut permit = None;
+        // Filled when the answer begins, and dropped when both the answer and the session it opens have ended.
+        let pending = Arc::new(OnceLock::new());
+        if self.audit().is_some() && request.headers().contains_key(UPGRADE) {
+            request
+                .extensions_mut()
+                .insert(HeldBySession(Arc::clone(&pending) as _));
+        }
         let served = AssertUnwindSafe(self.filtered(&arrival, &mut permit, request));
-        let response = match served.catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(status)) => failure(&status),
+        let (response, failed, panicked) = match served.catch_unwind().await {
+            Ok(Ok(response)) => (response, None, false),
+            Ok(Err(status)) => (failure(&status), Some(status), false),
             Err(_) => {
                 tracing::error!(method = %arrival.method, path = arrival.path, "a request handler panicked");
-                failure(&Status::internal(
-                    "this request caused a panic, which was logged; please report it",
-                ))
+                let status = Status::internal("this request caused a panic, which was logged; please report it");
+                (failure(&status), Some(status), true)
             }
         };
-        self.finish(&arrival, response, Guards { counted, permit })
+        if let Some(log) = self.audit().filter(|_| !health::is_open(&arrival.path)) {
+            let (reason, message) = failed.map_or_else(Default::default, |status| (status.reason, status.message));
+            let outcome = Outcome {
+                code: response.status().as_u16(),
+                reason,
+                message,
+            };
+            pending.get_or_init(|| log.answered(arrival.subject(), outcome, arrival.long_running, panicked));
+        }
+        let guards = Guards {
+            counted,
+            permit,
+            pending,
+        };
+        self.finish(&arrival, response, guards)
     }
 
     /// The filters, in their order. What stands in front costs least.
@@ -239,8 +302,14 @@ impl ApiServer {
                 .map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT));
 
         let user = self.authenticated(arrival, &mut request).await?;
-        let user = self.impersonated(user, request.headers()).await?;
+        let user = arrival.authenticated.get_or_init(|| user);
+        let user = self.impersonated(Arc::clone(user), request.headers()).await?;
         let user = arrival.user.get_or_init(|| user);
+        if arrival.long_running
+            && let Some(log) = self.audit()
+        {
+            log.received(arrival.subject());
+        }
         self.authenticate().strip(request.headers_mut());
         strip_identity_headers(request.headers_mut());
 
@@ -279,6 +348,15 @@ impl ApiServer {
         let root = arrival.root();
         // What is sent on, whole or as a connection, is sent on as it looks below the root.
         *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
+        // Under which the other side writes it down, too.
+        request.headers_mut().insert(AUDIT_ID, arrival.audit_id.clone());
+        let peer = request
+            .extensions()
+            .get::<Connection>()
+            .map(|connection| connection.peer);
+        if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
+            request.headers_mut().append(FORWARDED_FOR, peer);
+        }
         match self.roots().root(root.root).await? {
             Root::Forward(forward) => forward.forward(context, request).await,
             Root::Api(api) => {
@@ -411,6 +489,8 @@ struct Guards {
     counted: InFlightGuard,
     #[expect(dead_code, reason = "admits the next request when it goes")]
     permit: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "is written into the audit log when it goes")]
+    pending: Arc<OnceLock<Pending>>,
 }
 
 struct Guarded {

@@ -3,7 +3,7 @@
 //! A request passes, in this order (the function [`ApiServer::handle`] reads the same way):
 //!
 //! 1. [`server`]: TLS, HTTP/1.1 or HTTP/2, the client's certificates as request extension.
-//! 2. [`filters`]: audit id, panics, metrics, log; authentication, impersonation, requests in flight, the way into the
+//! 2. [`filters`]: audit id, panics, metrics, log, [audit log](audit); authentication, impersonation, requests in flight, the way into the
 //!    root, deadline.
 //! 3. Either a root that passes requests on ([`umbra_registry::root::Forward`]), or one that serves verbs
 //!    ([`umbra_registry::root::Api`]): [`routes`] for paths that are no resources, [`verbs`] for those that are.
@@ -21,6 +21,7 @@
 //! - `/healthz`, `/livez`, `/readyz` and `/version` need no identity; everything else does.
 //! - Paths with `.` or `..` segments are refused rather than redirected, so that nothing escapes the root it entered.
 
+pub mod audit;
 mod body;
 mod compression;
 mod discovery;

@@ -283,7 +283,10 @@ impl Connections {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificates = PeerCertificates(certificates.into());
         let api = self.api.clone();
-        let connection = Connection { abort: abort.clone() };
+        let connection = Connection {
+            abort: abort.clone(),
+            peer,
+        };
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(certificates.clone());
             request.extensions_mut().insert(connection.clone());

@@ -16,6 +16,7 @@ use umbra_apimachinery::user::UserInfo;
 use umbra_registry::resource::Body;
 use umbra_registry::root::Roots;
 
+use crate::audit::AuditLog;
 use crate::filters::{Authenticate, Identity};
 use crate::health::{Check, Checks};
 use crate::inflight::InFlight;
@@ -40,6 +41,7 @@ struct Inner {
     authenticate: Arc<dyn Authenticate>,
     checks: Checks,
     metrics: Metrics,
+    audit: Option<AuditLog>,
     in_flight: InFlight,
     watchdog: Arc<Watchdog>,
     draining: Arc<AtomicBool>,
@@ -60,6 +62,7 @@ pub struct ApiServerBuilder {
     authenticate: Arc<dyn Authenticate>,
     checks: Checks,
     metrics: Metrics,
+    audit: Option<AuditLog>,
     reads: usize,
     writes: usize,
 }
@@ -87,6 +90,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Where every request is written down; by default nowhere. The log's own figures go into the metrics.
+    #[must_use]
+    pub fn audit(mut self, log: Option<AuditLog>) -> Self {
+        self.audit = log;
+        self
+    }
+
     /// How many short reads and writes are served at a time; 400 and 200 by default.
     #[must_use]
     pub fn in_flight(mut self, reads: usize, writes: usize) -> Self {
@@ -97,6 +107,9 @@ impl ApiServerBuilder {
     /// The server.
     #[must_use]
     pub fn build(mut self) -> ApiServer {
+        if let Some(log) = &self.audit {
+            log.register(&mut self.metrics.registry().lock());
+        }
         let draining = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&draining);
         self.checks.ready.push(Check::new("shutdown", move || {
@@ -112,6 +125,7 @@ impl ApiServerBuilder {
                 authenticate: self.authenticate,
                 checks: self.checks,
                 metrics: self.metrics,
+                audit: self.audit,
                 in_flight: InFlight::new(self.reads, self.writes),
                 watchdog: Arc::default(),
                 draining,
@@ -130,6 +144,7 @@ impl ApiServer {
             authenticate,
             checks: Checks::default(),
             metrics: Metrics::default(),
+            audit: None,
             reads: DEFAULT_READS,
             writes: DEFAULT_WRITES,
         }
@@ -172,6 +187,10 @@ impl ApiServer {
 
     pub(crate) fn checks(&self) -> &Checks {
         &self.inner.checks
+    }
+
+    pub(crate) fn audit(&self) -> Option<&AuditLog> {
+        self.inner.audit.as_ref()
     }
 
     pub(crate) fn in_flight(&self) -> &InFlight {

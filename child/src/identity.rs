@@ -175,9 +175,15 @@ fn extra_header(key: &str) -> Result<HeaderName, IdentityError> {
     })
 }
 
-/// Whether a caller's header could claim an identity: `X-Remote-*`, `Impersonate-*`.
+/// Whether a caller's header could claim an identity: `X-Remote-*`, `Impersonate-*`, also with underscores, which programs
+/// behind a gateway interface (CGI, WSGI) cannot tell from hyphens.
 pub(crate) fn claims_identity(name: &HeaderName) -> bool {
-    name.as_str().starts_with("x-remote-") || name.as_str().starts_with("impersonate-")
+    ["x-remote-", "impersonate-"].iter().any(|prefix| {
+        let beginning = name.as_str().bytes().take(prefix.len());
+        beginning
+            .map(|byte| if byte == b'_' { b'-' } else { byte })
+            .eq(prefix.bytes())
+    })
 }
 
 #[cfg(test)]

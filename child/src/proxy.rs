@@ -262,6 +262,10 @@ mod tests {
             ("x-remote-extra-scopes", "x"),
             ("impersonate-user", "admin"),
             ("impersonate-extra-a", "x"),
+            ("impersonate_user", "admin"),
+            ("x_remote_group", "system:masters"),
+            ("x-remote_user", "admin"),
+            ("x-remotely", "kept"),
             ("host", "hub"),
             (
                 "sec-websocket-protocol",
@@ -274,7 +278,13 @@ mod tests {
         strip_callers_headers(&mut all);
         assert_eq!(
             names(&all),
-            ["accept-encoding", "audit-id", "sec-websocket-protocol", "traceparent"]
+            [
+                "accept-encoding",
+                "audit-id",
+                "sec-websocket-protocol",
+                "traceparent",
+                "x-remotely"
+            ]
         );
         assert_eq!(all["sec-websocket-protocol"], "v5.channel.k8s.io");
     }

@@ -9,6 +9,7 @@
 //! first end, as Go's `UpgradeAwareHandler` does, loses the last output.
 
 use std::{
+    any::Any,
     io,
     sync::{
         Arc,
@@ -43,6 +44,16 @@ const PROTOCOLS: HeaderName = HeaderName::from_static("sec-websocket-protocol");
 /// How browsers send a token (`k8s.io/apiserver/pkg/authentication/request/websocket`).
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
+/// A request extension: what is dropped when the session that the request opens has ended, or when there is none.
+#[derive(Clone)]
+pub struct HeldBySession(pub Arc<dyn Any + Send + Sync>);
+
+impl std::fmt::Debug for HeldBySession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HeldBySession")
+    }
+}
+
 /// Whether a request asks for another protocol.
 #[must_use]
 pub fn is_requested(headers: &HeaderMap) -> bool {
@@ -75,6 +86,7 @@ pub(crate) async fn forward(
         return Err(ChildError::NotUpgradable);
     }
     let caller = hyper::upgrade::on(&mut request);
+    let held = request.extensions_mut().remove::<HeldBySession>();
     let protocol = request
         .headers()
         .get(UPGRADE)
@@ -95,7 +107,7 @@ pub(crate) async fn forward(
     let cancel = child.cancellation().clone();
     let cluster = Arc::clone(child.name());
     child.tracker().spawn(async move {
-        let _slot = slot;
+        let _kept = (slot, held);
         match cancel.run_until_cancelled(splice(caller, peer)).await {
             Some(Ok((sent, received))) => tracing::debug!(%cluster, sent, received, "session ended"),
             Some(Err(error)) => tracing::debug!(%cluster, %error, "session broke off"),

@@ -9,6 +9,7 @@ use umbra_apimachinery::gvk::{GroupVersion, GroupVersionResource};
 use umbra_apimachinery::request::{RequestInfo, RootName};
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
+pub use umbra_child::upgrade::HeldBySession;
 
 use crate::request::RequestContext;
 use crate::resource::{Body, Resource};

@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows all parts; none of them knows it.
 
+mod audit;
 pub(crate) mod base;
 mod fleets;
 mod storage;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
 use umbra_apiserver::ApiServer;
+use umbra_apiserver::audit::AuditLog;
 use umbra_apiserver::server::{Server, ServerError, ServerOptions};
 use umbra_auth::authenticate::Authenticators;
 use umbra_auth::tls::{
@@ -33,6 +35,7 @@ use umbra_registry::hub::HubDependencies;
 use umbra_registry::hub::roots::Fleets;
 
 use crate::up::data_dir::DataDir;
+pub(crate) use audit::AuditArguments;
 use base::{Base, CONTROLLERS, Controllers, Shared, version};
 pub(crate) use storage::{HubStore, StorageArguments};
 
@@ -49,6 +52,7 @@ pub(crate) struct Hub {
     cancel: CancellationToken,
     tracker: TaskTracker,
     children: Children,
+    audit: Option<AuditLog>,
     store: HubStore,
 }
 
@@ -57,11 +61,16 @@ impl Hub {
     /// where the rest fails.
     ///
     /// # Errors
-    /// Where the store cannot be opened, the port is in use, or the first objects cannot be written.
-    pub(crate) async fn start(data: &DataDir, storage: &StorageArguments, listen: SocketAddr) -> Result<Self> {
+    /// Where the store or the audit log cannot be opened, the port is in use, or the first objects cannot be written.
+    pub(crate) async fn start(
+        data: &DataDir,
+        storage: &StorageArguments,
+        audit: &AuditArguments,
+        listen: SocketAddr,
+    ) -> Result<Self> {
         let store = HubStore::open(storage, data).await?;
         let base = Base::new(store.store());
-        match Self::start_on(&base, store.check_name(), data, listen).await {
+        match Self::start_on(&base, store.check_name(), data, audit, listen).await {
             Ok(serving) => {
                 store.rewrite(&base.tracker, base.cancel.clone());
                 store.hand_out_backups(data, &base.tracker, base.cancel.clone());
@@ -73,6 +82,7 @@ impl Hub {
                     cancel: base.cancel,
                     tracker: base.tracker,
                     children: serving.children,
+                    audit: serving.audit,
                     store,
                 })
             }
@@ -84,7 +94,14 @@ impl Hub {
         }
     }
 
-    async fn start_on(base: &Base, store_check: &'static str, data: &DataDir, listen: SocketAddr) -> Result<Serving> {
+    async fn start_on(
+        base: &Base,
+        store_check: &'static str,
+        data: &DataDir,
+        audit: &AuditArguments,
+        listen: SocketAddr,
+    ) -> Result<Serving> {
+        let audit = audit.start(&base.tracker)?;
         let (hub, tokens) = base.hub(data).await?;
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
@@ -92,6 +109,7 @@ impl Hub {
         let roots = shared.roots(hub, &fleets);
         let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators(data, tokens)?))
             .checks(base.checks(store_check))
+            .audit(audit.clone())
             .build();
         let server = Server::bind(listen, tls(data, listen)?, api.clone(), ServerOptions::default())
             .await
@@ -116,6 +134,7 @@ impl Hub {
             server: base.tracker.spawn(server.run(shutdown.clone())),
             shutdown,
             children,
+            audit,
         })
     }
 
@@ -137,6 +156,9 @@ impl Hub {
         }
         self.cancel.cancel();
         self.children.close().await;
+        if let Some(log) = &self.audit {
+            log.end();
+        }
         self.tracker.close();
         self.tracker.wait().await;
         self.store.close().await;
@@ -150,6 +172,7 @@ struct Serving {
     server: tokio::task::JoinHandle<()>,
     shutdown: CancellationToken,
     children: Children,
+    audit: Option<AuditLog>,
 }
 
 impl Base {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::hub::StorageArguments;
+use crate::hub::{AuditArguments, StorageArguments};
 
 /// What `umbra serve` takes. Each flag can be given as a variable of the environment, too.
 #[derive(Args, Debug, Clone)]
@@ -43,6 +43,8 @@ pub(crate) struct ServeArguments {
     pub(super) authentication: AuthenticationArguments,
     #[command(flatten)]
     pub(super) authorization: AuthorizationArguments,
+    #[command(flatten)]
+    pub(super) audit: AuditArguments,
     // The last, because its heading is that of all flags after it.
     #[command(flatten)]
     pub(super) storage: StorageArguments,

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
+use umbra_apiserver::audit::AuditLog;
 use umbra_apiserver::server::Server;
 use umbra_apiserver::{ApiServer, Delegated};
 use umbra_auth::delegation::{AccessReviews, DelegatedAuthorizer, HubReviewer, TokenReviews};
@@ -94,6 +95,7 @@ struct Serving {
     server: tokio::task::JoinHandle<()>,
     shutdown: CancellationToken,
     children: Children,
+    audit: Option<AuditLog>,
 }
 
 impl Running {
@@ -105,12 +107,16 @@ impl Running {
         }
         self.base.cancel.cancel();
         self.serving.children.close().await;
+        if let Some(log) = &self.serving.audit {
+            log.end();
+        }
         self.base.end().await;
         self.store.close().await;
     }
 }
 
 async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
+    let audit = plan.audit.start(&base.tracker)?;
     let trust = trust(base, &plan).await?;
     let reviewer = |client: &kube::Client| Arc::new(HubReviewer::new(client.clone()));
     let tokens = TokenReviews::new(reviewer(&plan.clients.authentication), plan.tokens);
@@ -132,6 +138,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     let api = ApiServer::builder(Arc::new(roots), Arc::new(Delegated::new(trust, Some(Arc::new(tokens)))))
         .checks(base.checks(store.check_name()))
         .in_flight(plan.in_flight.0, plan.in_flight.1)
+        .audit(audit.clone())
         .build();
     let certificate = certificate::serve(
         plan.certificate,
@@ -161,6 +168,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
         server: base.tracker.spawn(server.run(shutdown.clone())),
         shutdown,
         children,
+        audit,
     })
 }
 

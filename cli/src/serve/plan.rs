@@ -15,7 +15,7 @@ use umbra_auth::trust::TrustOptions;
 
 use super::clients::Clients;
 use super::flags::{AuthenticationArguments, AuthorizationArguments, ServeArguments, ServingArguments};
-use crate::hub::StorageArguments;
+use crate::hub::{AuditArguments, StorageArguments};
 use crate::up::data_dir::DataDir;
 
 /// What to do.
@@ -32,6 +32,7 @@ pub(super) struct Plan {
     pub(super) access: AccessReviewOptions,
     pub(super) replica_name: Option<String>,
     pub(super) data: Arc<DataDir>,
+    pub(super) audit: AuditArguments,
     pub(super) storage: StorageArguments,
 }
 
@@ -107,6 +108,7 @@ impl Plan {
             },
             replica_name: arguments.replica_name,
             data: Arc::new(data),
+            audit: arguments.audit,
             storage: arguments.storage,
         })
     }

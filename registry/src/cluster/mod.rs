@@ -14,12 +14,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::header::{ACCEPT_ENCODING, HOST};
 use http::{HeaderMap, Method, Request, Response};
+use tokio::time::Instant;
 use umbra_api::cluster::Access;
 use umbra_apimachinery::request::RequestInfo;
 use umbra_apimachinery::status::Status;
-use umbra_child::Children;
 use umbra_child::proxy::{self, ProxyOptions};
 use umbra_child::upgrade;
+use umbra_child::{Children, RequestDeadline};
 
 use self::documents::Document;
 use crate::child_errors::{child_status, no_such_cluster, not_connected, read_only, unreachable};
@@ -98,6 +99,11 @@ impl Forward for ClusterRoot {
         let options = ProxyOptions {
             prefix: context.prefix.to_string(),
         };
+        if !lasts(&context.info) {
+            // Earlier than the deadline of the whole request by a fiftieth, so that the error names the cluster.
+            let left = context.deadline.saturating_duration_since(Instant::now());
+            request.extensions_mut().insert(RequestDeadline(left.mul_f64(0.98)));
+        }
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
             .map_err(|error| said_to_discovery(context, child_status(&error)))?;
@@ -117,8 +123,16 @@ fn said_to_discovery(context: &RequestContext, status: Status) -> Status {
     status
 }
 
+/// Whether a request may take as long as it likes before it is answered (`BasicLongRunningRequestCheck`): the log of a
+/// container that says nothing has no answer yet.
+fn lasts(info: &RequestInfo) -> bool {
+    info.is_resource_request
+        && (info.verb == "watch" || info.subresource == "log" || RUNNING.contains(&info.subresource.as_str()))
+}
+
 fn only_reads(method: &Method, info: &RequestInfo) -> bool {
-    if RUNNING.contains(&info.subresource.as_str()) {
+    // `/api/v1/proxy/…` is how proxies were reached before they were subresources.
+    if RUNNING.contains(&info.subresource.as_str()) || info.resource == "proxy" {
         return false;
     }
     let asks = *method == Method::POST && info.subresource.is_empty() && is_question(info);

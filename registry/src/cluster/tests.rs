@@ -105,6 +105,12 @@ async fn a_read_only_cluster_answers_reads_and_questions() {
         (Method::GET, "/api/v1/namespaces/a/pods/b/log", true),
         (Method::GET, "/api/v1/namespaces/a/pods/b/exec", false),
         (Method::GET, "/api/v1/namespaces/a/services/b/proxy/x", false),
+        (Method::GET, "/api/v1/namespaces/a/services/b/%70roxy/x", false),
+        (Method::GET, "/api/v1/namespaces/a/pods/b//exec/", false),
+        (Method::HEAD, "/api/v1/namespaces/a/pods/b/attach", false),
+        (Method::GET, "/api/v1/proxy/namespaces/a/pods/b", false),
+        (Method::POST, "/api/v1/namespaces/a/serviceaccounts/b/token", false),
+        (Method::POST, "/api/v1/namespaces/a/pods?dryRun=All", false),
         (
             Method::POST,
             "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
