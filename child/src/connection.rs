@@ -5,45 +5,40 @@ use std::{fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     body::{Body, boxed, empty},
-    config::ChildConfig,
+    config::{ChildConfig, Limits, redacted},
     credentials::{Credentials, Current},
     error::ChildError,
     identity::Identity,
     manager::Health,
-    pool::{Pool, Shared, Sizes, as_http1, http1_connection},
-    transport::{Connector, DirectConnector, Protocol},
+    pool::{DialFailure, Expected, Places, Pool, Shared, Sizes, as_http1},
+    transport::{self, Connector, Preferred},
 };
 
 /// What kube-apiserver gives requests that are not long-running (`--request-timeout`).
 const HEADER_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a stream without a deadline waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
-/// `exec`, `attach` and `port-forward` sessions to one child at once. Each has a connection of its own.
-const UPGRADES: usize = 512;
+/// Where the UID of a cluster is.
+const IDENTITY: &str = "/api/v1/namespaces/kube-system";
 
-/// 400 requests in flight are what kube-apiserver itself allows readers (`--max-requests-inflight`).
-const REQUESTS: Sizes = Sizes {
-    streams: 80,
-    requests: 400,
-    window: 1 << 20,
-};
-/// One watch per resource of the child; the most API groups seen have a few hundred.
-const WATCHES: Sizes = Sizes {
-    streams: 80,
-    requests: 4000,
-    window: 512 << 10,
-};
-/// Watches and logs of users; 50 connections.
-const STREAMS: Sizes = Sizes {
-    streams: 80,
-    requests: 4000,
-    window: 256 << 10,
-};
+/// What a lane's connections may carry; how many requests there may be is for [`Limits`] to say.
+fn sizes(lane: Lane, limits: Limits) -> Sizes {
+    let (requests, window) = match lane {
+        Lane::Requests => (limits.requests, 1 << 20),
+        Lane::Watches => (limits.watches, 512 << 10),
+        Lane::Streams => (limits.streams, 256 << 10),
+    };
+    Sizes {
+        streams: 80,
+        requests,
+        window,
+    }
+}
 
 /// Which connections a request uses. Lanes share nothing but the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +68,7 @@ struct Inner {
     requests: Pool,
     watches: Pool,
     streams: Pool,
-    upgrades: Arc<Semaphore>,
+    upgrades: Places,
     health: watch::Sender<Health>,
 }
 
@@ -124,21 +119,32 @@ impl Child {
             cluster: Arc::clone(&cluster),
             message,
         })?;
+        let uid = config.cluster_uid.as_deref().filter(|uid| !uid.is_empty());
+        let expected = uid.map(|uid| {
+            let mut namespace = Uri::from_static(IDENTITY);
+            base.rebase(&mut namespace)?;
+            Ok::<_, ChildError>(Expected {
+                uid: uid.into(),
+                namespace,
+            })
+        });
+        let limits = config.limits;
         let shared = Shared {
             server: base.authority.as_str().into(),
             cluster,
             connector,
             credentials: Arc::new(Credentials::new(config.credentials.clone())),
+            expected: expected.transpose()?,
             tracker: TaskTracker::new(),
             cancel,
         };
         Ok(Self(Arc::new(Inner {
             identity: ArcSwap::from_pointee(config.identity.clone()),
             base,
-            requests: Pool::new(shared.clone(), REQUESTS),
-            watches: Pool::new(shared.clone(), WATCHES),
-            streams: Pool::new(shared.clone(), STREAMS),
-            upgrades: Arc::new(Semaphore::new(UPGRADES)),
+            requests: Pool::new(shared.clone(), sizes(Lane::Requests, limits)),
+            watches: Pool::new(shared.clone(), sizes(Lane::Watches, limits)),
+            streams: Pool::new(shared.clone(), sizes(Lane::Streams, limits)),
+            upgrades: Places::new(limits.upgrades),
             health: watch::Sender::new(Health::Unknown),
             shared,
             config,
@@ -168,6 +174,28 @@ impl Child {
         self.0.identity.store(Arc::new(identity));
     }
 
+    /// Allows as much at once from now on. What is under way goes on and does not count.
+    pub fn set_limits(&self, limits: Limits) {
+        for (lane, pool) in self.pools() {
+            pool.set_limit(sizes(lane, limits).requests);
+        }
+        self.0.upgrades.set(limits.upgrades);
+    }
+
+    fn pools(&self) -> [(Lane, &Pool); 3] {
+        [
+            (Lane::Requests, &self.0.requests),
+            (Lane::Watches, &self.0.watches),
+            (Lane::Streams, &self.0.streams),
+        ]
+    }
+
+    /// The endpoint that connections lead to now, where the child has several.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<Arc<str>> {
+        self.0.shared.connector.way()
+    }
+
     /// The hub's credentials.
     #[must_use]
     pub fn credentials(&self) -> &Arc<Credentials> {
@@ -192,6 +220,44 @@ impl Child {
     /// Forgets the connections of short requests; the next one dials.
     pub(crate) fn discard_connections(&self) {
         self.0.requests.discard();
+    }
+
+    /// Goes another way, where there is one: what is under way goes on where it is, and what comes next dials.
+    pub(crate) fn avoid_endpoint(&self) {
+        if self.0.shared.connector.avoid() {
+            self.discard_all();
+        }
+    }
+
+    fn discard_all(&self) {
+        for (_, pool) in self.pools() {
+            pool.discard();
+        }
+    }
+
+    /// Asks `path` of an endpoint that is preferred to the one in use; the way there, where it serves the right cluster.
+    /// `None` where there is none or it does not.
+    pub(crate) async fn try_preferred(&self, path: &str) -> Option<usize> {
+        let shared = &self.0.shared;
+        let current = shared.credentials.current().await.ok()?;
+        let preferred = shared.connector.try_preferred(current.certificate.as_ref()).await?;
+        let Preferred { way, connected } = preferred.ok()?;
+        let mut sender = shared.speak_http1(connected, &current).await.ok()?;
+        let mut request = Request::get(path).body(empty()).ok()?;
+        self.0.base.rebase(request.uri_mut()).ok()?;
+        if let Some(header) = &current.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+        }
+        let uri = request.uri().clone();
+        as_http1(&mut request, &uri);
+        let response = sender.send_request(request).await.ok()?;
+        crate::manager::serves(response.status()).then_some(way)
+    }
+
+    /// Goes `way` from now on; as [`Child::avoid_endpoint`].
+    pub(crate) fn settle_on(&self, way: usize) {
+        self.0.shared.connector.settle(way);
+        self.discard_all();
     }
 
     /// Ends everything: connections, spliced sessions, probes.
@@ -264,7 +330,7 @@ impl Child {
     /// Fails while the probes say that the child does not answer.
     fn check_circuit(&self) -> Result<(), ChildError> {
         match &*self.0.health.borrow() {
-            Health::Unreachable { since, reason } => Err(ChildError::Unreachable {
+            Health::Unreachable { since, reason, .. } => Err(ChildError::Unreachable {
                 cluster: Arc::clone(self.name()),
                 since: *since,
                 reason: Arc::clone(reason),
@@ -334,14 +400,22 @@ impl Child {
         mut request: Request<Body>,
         patience: Duration,
     ) -> Result<(Response<Body>, Current), ChildError> {
-        let current = self.authenticate(&mut request).await?;
+        let mut current = self.authenticate(&mut request).await?;
         let pool = match lane {
             Lane::Requests => &self.0.requests,
             Lane::Watches => &self.0.watches,
             Lane::Streams => &self.0.streams,
         };
         let place = pool.place(patience).await?;
-        let response = pool.send(request, &current, place).await?;
+        let lease = match pool.lease(&current).await {
+            // A new connection is the first to see that the credentials do not count any more.
+            Err(ChildError::CredentialsRefused { .. }) if self.credentials().refused(current.header.as_ref()).await => {
+                current = self.authenticate(&mut request).await?;
+                pool.lease(&current).await?
+            }
+            lease => lease?,
+        };
+        let response = pool.send(lease, request, &current, place).await?;
         Ok((response, current))
     }
 
@@ -367,33 +441,25 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// When there is no response within 60 s, or 512 upgraded connections are open. Fails at once while the child is
-    /// unreachable.
+    /// When there is no response within 60 s, or as many upgraded connections are open as there may be ([`Limits`]). Fails at
+    /// once while the child is unreachable.
     pub async fn upgrade(&self, mut request: Request<Body>) -> Result<Response<Body>, ChildError> {
         self.check_circuit()?;
         let cluster = || Arc::clone(self.name());
-        let slot = Arc::clone(&self.0.upgrades)
-            .try_acquire_owned()
-            .map_err(|_| ChildError::Busy {
-                cluster: cluster(),
-                limit: UPGRADES,
-            })?;
+        let slot = self.0.upgrades.try_take();
+        let slot = slot.map_err(|full| self.0.shared.busy(full))?;
         self.0.base.rebase(request.uri_mut())?;
         let exchange = async {
-            let current = self.authenticate(&mut request).await?;
-            let connect_error = |reason: String| ChildError::Connect {
-                cluster: cluster(),
-                server: Arc::clone(&self.0.shared.server),
-                reason: reason.into(),
-            };
-            let connector = &self.0.shared.connector;
-            let connected = connector
-                .connect(Protocol::Http1, current.certificate.as_ref())
-                .await
-                .map_err(|error| connect_error(error.to_string()))?;
-            let mut sender = http1_connection(&self.0.shared, connected)
-                .await
-                .map_err(|error| connect_error(error.to_string()))?;
+            let mut current = self.authenticate(&mut request).await?;
+            let shared = &self.0.shared;
+            let mut connected = shared.connect_http1(&current).await;
+            if matches!(connected, Err(DialFailure::CredentialsRefused))
+                && self.credentials().refused(current.header.as_ref()).await
+            {
+                current = self.authenticate(&mut request).await?;
+                connected = shared.connect_http1(&current).await;
+            }
+            let mut sender = connected.map_err(|failure| shared.connect_error(failure))?;
             let uri = request.uri().clone();
             as_http1(&mut request, &uri);
             let response = sender.send_request(request).await.map_err(|source| ChildError::Http {
@@ -419,19 +485,15 @@ impl Child {
 
 /// What opens streams to the child: what its configuration names, or what dials it.
 pub(crate) fn connector(config: &ChildConfig) -> Result<Arc<dyn Connector>, ChildError> {
-    if let Some(connector) = &config.connector {
-        return Ok(Arc::clone(connector));
-    }
-    let direct = DirectConnector::new(config).map_err(|message| ChildError::Configuration {
+    transport::connector(config).map_err(|message| ChildError::Configuration {
         cluster: config.name.as_str().into(),
         message,
-    })?;
-    Ok(Arc::new(direct))
+    })
 }
 
 impl Base {
     fn new(config: &ChildConfig) -> Result<Self, String> {
-        let server = &config.server;
+        let server = &redacted(&config.server);
         let unusable = |error: http::uri::InvalidUri| format!("the server {server} cannot be used: {error}");
         let host = server
             .host_str()

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use crate::{body::BodyError, identity::IdentityError, kubeconfig::KubeconfigError, path::InvalidPath};
+use crate::{
+    body::BodyError, failure::Failure, identity::IdentityError, kubeconfig::KubeconfigError, path::InvalidPath,
+};
 
 /// Why a request to a child has no answer, or not the one that was needed. Every variant that concerns a cluster names
 /// it, because the person who reads the message may be working with hundreds.
@@ -50,6 +52,21 @@ pub enum ChildError {
         server: Arc<str>,
         /// Why it failed. Text, because all requests that waited for one connection share its failure.
         reason: Arc<str>,
+        /// What kind of failure it is.
+        failure: Failure,
+    },
+    /// Another cluster answers than the one that was joined. Nothing was sent to it.
+    #[error(
+        "cluster {cluster}: another cluster answers at its address: its namespace kube-system has the UID {found}, not {expected}; \
+         nothing is passed on to it"
+    )]
+    WrongCluster {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// The UID of the cluster that was joined.
+        expected: Arc<str>,
+        /// The UID of the one that answers.
+        found: Arc<str>,
     },
     /// The probes have given the child up; the request was not sent.
     #[error("cluster {cluster}: unreachable since {since}: {reason}")]
@@ -152,7 +169,7 @@ impl ChildError {
     pub fn is_unreachable(&self) -> bool {
         matches!(
             self,
-            Self::Connect { .. } | Self::Unreachable { .. } | Self::Closed { .. }
+            Self::Connect { .. } | Self::WrongCluster { .. } | Self::Unreachable { .. } | Self::Closed { .. }
         )
     }
 

@@ -1,7 +1,7 @@
 //! Reaching a child cluster: connections, credentials, identity, proxying, upgrades.
 //!
 //! A [`Child`] is a cheap handle on one cluster. Behind it are
-//! * a [`Connector`], which opens byte streams to the child's API server. [`DirectConnector`] dials it; a tunnel is
+//! * a [`Connector`], which opens byte streams to the child's API server. [`DirectConnector`] dials it; a [tunnel] is
 //!   another implementation and nothing above it changes;
 //! * three [pools](pool) of HTTP/2 connections, one per [`Lane`]: short requests, the hub's own watches, and what users
 //!   stream. They never share a connection, so that a stalled log reader cannot starve a watch, and each pool counts
@@ -20,6 +20,7 @@ mod connection;
 mod credentials;
 mod error;
 mod exec;
+mod failure;
 pub mod identity;
 pub mod kubeconfig;
 mod manager;
@@ -29,6 +30,7 @@ pub mod proxy;
 mod raw;
 mod tls;
 mod transport;
+pub mod tunnel;
 pub mod upgrade;
 
 #[cfg(test)]
@@ -38,14 +40,15 @@ mod tests;
 
 pub use self::{
     body::{Body, BodyError, boxed, collect, empty, full},
-    config::ChildConfig,
+    config::{ChildConfig, Endpoint, Limits, redacted},
     connection::{Child, Lane, RequestDeadline},
     credentials::{Authorization, ClientCertificate, Credentials, CredentialsConfig, Secret},
     error::{ChildError, CredentialsError},
     exec::ExecConfig,
+    failure::Failure,
     identity::Identity,
     manager::{Children, Health, ProbeConfig},
     path::{InvalidPath, normalise},
     raw::Lines,
-    transport::{Connected, Connector, DirectConnector, Io, Protocol},
+    transport::{Connected, Connector, DirectConnector, Io, Preferred, Protocol},
 };

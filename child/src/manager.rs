@@ -5,6 +5,9 @@
 //! may well serve. After five failures in a row the circuit opens: requests fail at once with
 //! [`ChildError::Unreachable`](crate::ChildError::Unreachable), until a probe succeeds. A 401 makes the hub read its
 //! credentials again.
+//!
+//! A child with several endpoints goes to another one when a probe fails, and back to a preferred one after that has answered
+//! two probes in a row. A child behind whose address another cluster answers is unreachable at once.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +27,7 @@ use crate::{
     config::ChildConfig,
     connection::{Child, Lane, RequestDeadline, connector},
     error::ChildError,
+    failure::Failure,
     transport::Connector,
 };
 
@@ -31,6 +35,9 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(30);
 /// The shortest pause between two probes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often in a row a preferred endpoint has to answer before it is used again.
+const RECOVERED: u32 = 2;
 
 /// Whether a child answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub enum Health {
     Unreachable {
         /// When the first failed probe began.
         since: Timestamp,
+        /// What kind of failure the last one was.
+        failure: Failure,
         /// How the last one failed.
         reason: Arc<str>,
     },
@@ -129,8 +138,9 @@ impl Children {
     /// When the configuration cannot be used; a child of that name then stays as it was.
     pub async fn insert(&self, config: ChildConfig) -> Result<Child, ChildError> {
         let _changing = self.0.changing.lock().await;
-        if let Some(existing) = self.get(&config.name).filter(|one| one.config().same_endpoint(&config)) {
+        if let Some(existing) = self.get(&config.name).filter(|one| one.config().same_place(&config)) {
             existing.set_identity(config.identity);
+            existing.set_limits(config.limits);
             existing.credentials().replace(config.credentials).await;
             return Ok(existing);
         }
@@ -195,50 +205,34 @@ impl Children {
     }
 }
 
-impl ChildConfig {
-    /// Whether both are the same place, reached in the same way.
-    fn same_endpoint(&self, other: &Self) -> bool {
-        let place = |one: &Self| {
-            (
-                one.server.clone(),
-                one.certificate_authority.clone(),
-                one.tls_server_name.clone(),
-                one.insecure_skip_tls_verify,
-                one.allow_plaintext,
-                one.proxy_url.clone(),
-            )
-        };
-        let connectors = match (&self.connector, &other.connector) {
-            (None, None) => true,
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        };
-        connectors && place(self) == place(other)
-    }
-}
-
 async fn probe_loop(child: Child, config: ProbeConfig) {
     let mut failures: u32 = 0;
     let mut since = Timestamp::now();
+    let mut recovering = Recovering::default();
     loop {
         let began = Timestamp::now();
         let pause = match probe(&child, &config).await {
             Ok(()) => {
                 failures = 0;
                 child.set_health(Health::Reachable);
+                recovering.look(&child, &config).await;
                 // Around the interval, so that a thousand children are not asked in the same instant.
                 config.interval.mul_f64(0.9) + jitter(config.interval.mul_f64(0.2))
             }
-            Err(reason) => {
+            Err((failure, reason)) => {
                 if failures == 0 {
                     since = began;
                 }
                 failures = failures.saturating_add(1);
-                tracing::debug!(cluster = %child.name(), failures, %reason, "probe failed");
+                tracing::debug!(cluster = %child.name(), failures, %failure, %reason, "probe failed");
                 // Whatever the connection was, the next probe dials.
                 child.discard_connections();
-                if failures >= config.failures {
-                    child.set_health(Health::Unreachable { since, reason });
+                if !matches!(failure, Failure::CredentialsRefused | Failure::NoCredentials) {
+                    child.avoid_endpoint();
+                }
+                // Another cluster does not become the right one by being asked again.
+                if failures >= config.failures || failure == Failure::WrongCluster {
+                    child.set_health(Health::Unreachable { since, failure, reason });
                 }
                 jitter(config.interval).max(SHORTEST_PAUSE.min(config.interval))
             }
@@ -247,25 +241,58 @@ async fn probe_loop(child: Child, config: ProbeConfig) {
     }
 }
 
-async fn probe(child: &Child, config: &ProbeConfig) -> Result<(), Arc<str>> {
-    let mut request = Request::get(config.path.as_str())
-        .body(empty())
-        .map_err(|error| error.to_string())?;
+/// The way back to a preferred endpoint.
+#[derive(Default)]
+struct Recovering {
+    /// The endpoint that has answered, and how often in a row.
+    answered: Option<(usize, u32)>,
+}
+
+impl Recovering {
+    /// Asks the preferred endpoints, where one of the others is in use, and goes back to one that answers steadily.
+    async fn look(&mut self, child: &Child, config: &ProbeConfig) {
+        let asked = tokio::time::timeout(config.timeout, child.try_preferred(&config.path)).await;
+        let Ok(Some(way)) = asked else {
+            self.answered = None;
+            return;
+        };
+        let before = self.answered.filter(|(last, _)| *last == way);
+        let answered = before.map_or(0, |(_, count)| count) + 1;
+        if answered >= RECOVERED {
+            self.answered = None;
+            child.settle_on(way);
+        } else {
+            self.answered = Some((way, answered));
+        }
+    }
+}
+
+async fn probe(child: &Child, config: &ProbeConfig) -> Result<(), (Failure, Arc<str>)> {
+    let failed = |error: ChildError| (error.failure(), Arc::from(error.to_string()));
+    let request = Request::get(config.path.as_str()).body(empty());
+    let mut request = request.map_err(|error| failed(error.into()))?;
     request.extensions_mut().insert(RequestDeadline(config.timeout));
-    let response = child
-        .send_regardless(Lane::Requests, request)
-        .await
-        .map_err(|error| error.to_string())?;
+    let response = child.send_regardless(Lane::Requests, request).await.map_err(failed)?;
     match response.status() {
         StatusCode::UNAUTHORIZED => {
             child.credentials().reload().await;
-            Err("the hub's credentials are refused (401 Unauthorized)".into())
+            let reason = "the hub's credentials are refused (401 Unauthorized)";
+            Err((Failure::CredentialsRefused, reason.into()))
         }
-        status @ (StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) => {
-            Err(format!("{} answers {status}", config.path).into())
-        }
-        _ => Ok(()),
+        status if serves(status) => Ok(()),
+        status => Err((Failure::NotServing, format!("{} answers {status}", config.path).into())),
     }
+}
+
+/// Whether an API server has answered so, and not what is before it.
+pub(crate) fn serves(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::UNAUTHORIZED
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
 }
 
 /// Between nothing and `most`, uniformly. The hasher's keys are random, and each call has new ones.

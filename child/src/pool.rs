@@ -8,11 +8,16 @@
 //! Windows: `connection window = streams × stream window`, so that bodies nobody reads cannot take the window from those
 //! somebody reads (hyperium/hyper#2899).
 //!
+//! A connection is used once it has said that it leads to the right cluster ([`verify`]).
+//!
 //! A peer that does not negotiate HTTP/2 gets one HTTP/1.1 connection per request, kept for the next one.
 
 mod driver;
+mod places;
+mod verify;
 
 use std::{
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -39,10 +44,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::driver::{Driver, Executor, drive};
+pub(crate) use self::{
+    places::{Full, Places},
+    verify::Expected,
+};
 use crate::{
     body::{Body, boxed},
     credentials::{Credentials, Current},
     error::ChildError,
+    failure::Failure,
     transport::{Connected, Connector, Protocol},
 };
 
@@ -81,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) server: Arc<str>,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) credentials: Arc<Credentials>,
+    /// Which cluster connections have to lead to, where that is known.
+    pub(crate) expected: Option<Expected>,
     pub(crate) tracker: TaskTracker,
     pub(crate) cancel: CancellationToken,
 }
@@ -90,12 +102,91 @@ pub(crate) struct Shared {
 pub(crate) struct Pool {
     shared: Shared,
     sizes: Sizes,
-    permits: Arc<Semaphore>,
+    places: Places,
     http2: Mutex<Vec<Http2>>,
     http1: Arc<Mutex<Vec<Idle>>>,
     /// One dial at a time; those that wait use what it brings, also a failure.
-    dialling: tokio::sync::Mutex<Option<(Instant, Arc<str>)>>,
+    dialling: tokio::sync::Mutex<Option<(Instant, DialFailure)>>,
     peer_is_http1: AtomicBool,
+}
+
+/// Why there is no connection. All that waited for one share it.
+#[derive(Debug, Clone)]
+pub(crate) enum DialFailure {
+    Connect { failure: Failure, reason: Arc<str> },
+    CredentialsRefused,
+    WrongCluster { expected: Arc<str>, found: Arc<str> },
+}
+
+impl DialFailure {
+    pub(crate) fn new(failure: Failure, reason: impl Into<Arc<str>>) -> Self {
+        Self::Connect {
+            failure,
+            reason: reason.into(),
+        }
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        Self::new(Failure::of_io(error), error.to_string())
+    }
+}
+
+impl Shared {
+    /// The failure of a connection as the error of a request.
+    pub(crate) fn connect_error(&self, failure: DialFailure) -> ChildError {
+        let cluster = Arc::clone(&self.cluster);
+        if self.cancel.is_cancelled() {
+            return ChildError::Closed { cluster };
+        }
+        match failure {
+            DialFailure::Connect { failure, reason } => ChildError::Connect {
+                cluster,
+                server: self.connector.way().unwrap_or_else(|| Arc::clone(&self.server)),
+                reason,
+                failure,
+            },
+            DialFailure::CredentialsRefused => ChildError::CredentialsRefused { cluster },
+            DialFailure::WrongCluster { expected, found } => ChildError::WrongCluster {
+                cluster,
+                expected,
+                found,
+            },
+        }
+    }
+
+    /// The error of a request that found no place.
+    pub(crate) fn busy(&self, full: Full) -> ChildError {
+        ChildError::Busy {
+            cluster: Arc::clone(&self.cluster),
+            limit: full.limit,
+        }
+    }
+
+    /// An HTTP/1.1 connection of its own that leads to the right cluster, for an upgrade.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn connect_http1(&self, current: &Current) -> Result<http1::SendRequest<Body>, DialFailure> {
+        let connected = self.connector.connect(Protocol::Http1, current.certificate.as_ref());
+        let connected = connected.await.map_err(|error| DialFailure::of_io(&error))?;
+        self.speak_http1(connected, current).await
+    }
+
+    /// The same on a stream that is open.
+    ///
+    /// # Errors
+    /// When it leads elsewhere, or is broken.
+    pub(crate) async fn speak_http1(
+        &self,
+        connected: Connected,
+        current: &Current,
+    ) -> Result<http1::SendRequest<Body>, DialFailure> {
+        let mut sender = http1_connection(self, connected)
+            .await
+            .map_err(|error| DialFailure::new(Failure::ConnectionLost, error.to_string()))?;
+        self.verify_http1(&mut sender, current).await?;
+        Ok(sender)
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +204,7 @@ struct Idle {
 }
 
 /// The right to send one request on a connection.
-enum Lease {
+pub(crate) enum Lease {
     Http2 {
         sender: http2::SendRequest<Body>,
         permit: OwnedSemaphorePermit,
@@ -129,7 +220,7 @@ impl Pool {
         Self {
             shared,
             sizes,
-            permits: Arc::new(Semaphore::new(sizes.requests)),
+            places: Places::new(sizes.requests),
             http2: Mutex::default(),
             http1: Arc::default(),
             dialling: tokio::sync::Mutex::new(None),
@@ -137,22 +228,22 @@ impl Pool {
         }
     }
 
-    /// A place among the requests of the lane, waited for at most `patience`.
-    pub(crate) async fn place(&self, patience: Duration) -> Result<OwnedSemaphorePermit, ChildError> {
-        match tokio::time::timeout(patience, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) => Err(self.closed()),
-            Err(_) => Err(ChildError::Busy {
-                cluster: Arc::clone(&self.shared.cluster),
-                limit: self.sizes.requests,
-            }),
-        }
+    /// Allows as many requests from now on.
+    pub(crate) fn set_limit(&self, requests: usize) {
+        self.places.set(requests);
     }
 
-    /// Sends a request with an absolute URI and waits for the response headers. Cancel safe: dropping the future resets
-    /// the stream.
+    /// A place among the requests of the lane, waited for at most `patience` and at most 10 s.
+    pub(crate) async fn place(&self, patience: Duration) -> Result<OwnedSemaphorePermit, ChildError> {
+        let place = self.places.take(patience).await;
+        place.map_err(|full| self.shared.busy(full))
+    }
+
+    /// Sends a request with an absolute URI on `lease`, or on another connection where that one has just been closed, and
+    /// waits for the response headers. Cancel safe: dropping the future resets the stream.
     pub(crate) async fn send(
         &self,
+        mut lease: Lease,
         mut request: Request<Body>,
         current: &Current,
         place: OwnedSemaphorePermit,
@@ -160,13 +251,13 @@ impl Pool {
         let uri = request.uri().clone();
         let mut attempt = 1;
         loop {
-            let lease = self.lease(current).await?;
             match lease.send(request, &uri).await {
                 Ok((response, lease)) => return Ok(self.with_lease(response, lease, place)),
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) if attempt < ATTEMPTS => {
                         request = unsent;
                         attempt += 1;
+                        lease = self.lease(current).await?;
                     }
                     _ => {
                         return Err(ChildError::Http {
@@ -191,12 +282,6 @@ impl Pool {
         self.http2.lock().len()
     }
 
-    fn closed(&self) -> ChildError {
-        ChildError::Closed {
-            cluster: Arc::clone(&self.shared.cluster),
-        }
-    }
-
     fn with_lease(&self, response: Response<Incoming>, lease: Lease, place: OwnedSemaphorePermit) -> Response<Body> {
         let held = match lease {
             Lease::Http2 { permit, .. } => Held::Stream { _permit: permit },
@@ -215,41 +300,35 @@ impl Pool {
         })
     }
 
-    async fn lease(&self, current: &Current) -> Result<Lease, ChildError> {
+    /// A connection with room for a request.
+    ///
+    /// # Errors
+    /// When there is none and none can be made. [`ChildError::CredentialsRefused`] when the child refuses `current` on a new one.
+    pub(crate) async fn lease(&self, current: &Current) -> Result<Lease, ChildError> {
+        let failed = |failure| self.shared.connect_error(failure);
         let started = Instant::now();
         if let Some(lease) = self.existing(current.generation) {
             return Ok(lease);
         }
         if self.peer_is_http1.load(Ordering::Relaxed) {
-            return self.dial(current).await.map_err(|reason| self.connect_error(reason));
+            return self.dial(current).await.map_err(failed);
         }
         let mut last_failure = self.dialling.lock().await;
         if let Some(lease) = self.existing(current.generation) {
             return Ok(lease);
         }
-        if let Some((_, reason)) = last_failure.as_ref().filter(|(when, _)| *when >= started) {
-            return Err(self.connect_error(Arc::clone(reason)));
+        if let Some((_, failure)) = last_failure.as_ref().filter(|(when, _)| *when >= started) {
+            return Err(failed(failure.clone()));
         }
         match self.dial(current).await {
             Ok(lease) => {
                 *last_failure = None;
                 Ok(lease)
             }
-            Err(reason) => {
-                *last_failure = Some((Instant::now(), Arc::clone(&reason)));
-                Err(self.connect_error(reason))
+            Err(failure) => {
+                *last_failure = Some((Instant::now(), failure.clone()));
+                Err(failed(failure))
             }
-        }
-    }
-
-    fn connect_error(&self, reason: Arc<str>) -> ChildError {
-        if self.shared.cancel.is_cancelled() {
-            return self.closed();
-        }
-        ChildError::Connect {
-            cluster: Arc::clone(&self.shared.cluster),
-            server: Arc::clone(&self.shared.server),
-            reason,
         }
     }
 
@@ -275,7 +354,7 @@ impl Pool {
         })
     }
 
-    async fn dial(&self, current: &Current) -> Result<Lease, Arc<str>> {
+    async fn dial(&self, current: &Current) -> Result<Lease, DialFailure> {
         let dialled = self
             .shared
             .connector
@@ -285,22 +364,24 @@ impl Pool {
             .cancel
             .run_until_cancelled(dialled)
             .await
-            .ok_or("the connection is closed")?
-            .map_err(|error| error.to_string())?;
+            .ok_or_else(|| DialFailure::new(Failure::Unreachable, "the connection is closed"))?
+            .map_err(|error| DialFailure::of_io(&error))?;
         self.peer_is_http1.store(!connected.http2, Ordering::Relaxed);
-        let lease = if connected.http2 {
-            self.http2_connection(connected, current.generation).await
-        } else {
-            let sender = http1_connection(&self.shared, connected).await;
-            sender.map(|sender| Lease::Http1 {
-                sender,
+        if !connected.http2 {
+            return Ok(Lease::Http1 {
+                sender: self.shared.speak_http1(connected, current).await?,
                 generation: current.generation,
-            })
-        };
-        lease.map_err(|error| error.to_string().into())
+            });
+        }
+        let connection = self.http2_connection(connected, current.generation).await;
+        let (mut lease, connection) =
+            connection.map_err(|error| DialFailure::new(Failure::ConnectionLost, error.to_string()))?;
+        self.shared.verify(lease.as_new(), current).await?;
+        self.http2.lock().push(connection);
+        Ok(lease)
     }
 
-    async fn http2_connection(&self, connected: Connected, generation: u64) -> hyper::Result<Lease> {
+    async fn http2_connection(&self, connected: Connected, generation: u64) -> hyper::Result<(Lease, Http2)> {
         let executor = Executor {
             tracker: self.shared.tracker.clone(),
             cancel: self.shared.cancel.clone(),
@@ -343,17 +424,17 @@ impl Pool {
             .expect("a new connection has a permit");
         // A peer that never says more is used one stream at a time.
         let _ = tokio::time::timeout(SETTINGS_WAIT, ready.notified()).await;
-        self.http2.lock().push(Http2 {
+        let connection = Http2 {
             sender: sender.clone(),
             streams: limit,
             generation,
-        });
-        Ok(Lease::Http2 { sender, permit })
+        };
+        Ok((Lease::Http2 { sender, permit }, connection))
     }
 }
 
 /// An HTTP/1.1 connection whose task runs until it is closed, or its upgrade is taken over.
-pub(crate) async fn http1_connection(shared: &Shared, connected: Connected) -> hyper::Result<http1::SendRequest<Body>> {
+async fn http1_connection(shared: &Shared, connected: Connected) -> hyper::Result<http1::SendRequest<Body>> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(HEADER_COUNT_LIMIT)
         .max_buf_size(HEADER_LIMIT)

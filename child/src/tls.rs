@@ -50,6 +50,19 @@ impl Trust {
         }
         Ok(Self::Roots(Arc::new(roots)))
     }
+
+    /// What a proxy's certificate is verified against: the platform's roots, and the cluster's.
+    pub(crate) fn for_proxy(certificate_authority: Option<&[u8]>, insecure: bool) -> Result<Self, String> {
+        let cluster = Self::new(certificate_authority, insecure)?;
+        let Self::Roots(roots) = cluster else {
+            return Ok(cluster);
+        };
+        let mut roots = Arc::unwrap_or_clone(roots);
+        if certificate_authority.is_some() {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Ok(Self::Roots(Arc::new(roots)))
+    }
 }
 
 /// The configuration of connections that offer `alpn`.

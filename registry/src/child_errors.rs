@@ -70,10 +70,14 @@ pub fn child_status(error: &ChildError) -> Status {
         ChildError::Identity(_) => failure(Reason::Forbidden),
         ChildError::Path(_) | ChildError::Request(_) | ChildError::NotUpgradable => failure(Reason::BadRequest),
         ChildError::Unreachable { cluster, since, reason } => unreachable(cluster, &since.to_string(), reason),
-        ChildError::Connect { cluster, .. } => about(failure(Reason::ServiceUnavailable), cluster),
-        ChildError::Closed { cluster } | ChildError::Busy { cluster, .. } => {
+        ChildError::Connect { cluster, .. } | ChildError::WrongCluster { cluster, .. } => {
+            about(failure(Reason::ServiceUnavailable), cluster)
+        }
+        ChildError::Closed { cluster } => {
             about(failure(Reason::ServiceUnavailable), cluster).retry_after(RETRY_SECONDS)
         }
+        // What kube-apiserver says when its own queues are full.
+        ChildError::Busy { cluster, .. } => about(failure(Reason::TooManyRequests), cluster).retry_after(RETRY_SECONDS),
         ChildError::Timeout { cluster, .. } => about(failure(Reason::Timeout), cluster),
         ChildError::Configuration { cluster, .. }
         | ChildError::Credentials { cluster, .. }

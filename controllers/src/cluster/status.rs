@@ -61,9 +61,9 @@ pub(super) fn not_connected(problem: &Problem) -> Finding {
 /// The finding on a cluster whose identity is known.
 pub(super) fn connected(health: &Health) -> Finding {
     match health {
-        Health::Unreachable { since, reason } => {
+        Health::Unreachable { since, failure, reason } => {
             let message = format!("no answer since {}: {reason}", to_second(*since));
-            Finding::no("Unreachable", message)
+            Finding::no(failure.reason(), message)
         }
         Health::Unknown | Health::Reachable => Finding::yes("Answers", "the API server answers"),
     }
@@ -228,6 +228,7 @@ fn to_second(time: Timestamp) -> Timestamp {
 mod tests {
     use super::*;
     use crate::copy::ResourceState;
+    use umbra_child::Failure;
     use umbra_apimachinery::gvk::GroupResource;
 
     fn observation(reachable: Finding, synced: Finding) -> Observation<'static> {
@@ -270,16 +271,18 @@ mod tests {
         );
         let gone = Health::Unreachable {
             since: at(1990),
+            failure: Failure::ConnectionRefused,
             reason: "connection refused".into(),
         };
         let second = next(&first, observation(connected(&gone), not_copying()), at(2000));
         let ready = find(&second, condition::READY).unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Unreachable"));
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ConnectionRefused"));
         assert!(ready.message.contains("connection refused"), "{}", ready.message);
         assert_eq!(ready.last_transition_time, Time(at(2000)));
         assert_eq!(second.last_probe_time, Some(Time(at(2000))));
         let gone = Health::Unreachable {
             since: at(1990),
+            failure: Failure::ConnectionRefused,
             reason: "no route to host".into(),
         };
         let third = next(&second, observation(connected(&gone), not_copying()), at(2030));
