@@ -54,6 +54,14 @@ pub struct Connection {
     /// The URL of the cluster's API server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub server: String,
+    /// Further URLs of the same API server, in the order in which they are preferred after `server`. One that the stored
+    /// kubeconfig has among its clusters is trusted as that entry says; others need the certificate of the first server.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7))]
+    pub endpoints: Vec<String>,
+    /// How much the hub does with the cluster at once. What is above waits for its turn, and is refused after 10 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ConnectionLimits>,
     /// The certificate authorities that the server's certificate is verified against: PEM, base64-encoded.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ca_data: String,
@@ -94,6 +102,28 @@ pub enum Approval {
     Token,
     /// A person, with `umbra approve`.
     Manual,
+}
+
+/// How much the hub does with a cluster at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConnectionLimits {
+    /// Requests that end soon. 400 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub requests: Option<u32>,
+    /// Watches of the hub itself, one for each resource that is copied. 4000 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub watches: Option<u32>,
+    /// What callers stream: watches and logs. 4000 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub streams: Option<u32>,
+    /// Sessions of exec, attach and port-forward. 512 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub upgrades: Option<u32>,
 }
 
 /// Who opens the connection between the hub and a cluster.
@@ -156,7 +186,8 @@ pub enum Access {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ManagedClusterStatus {
-    /// `Reachable`: the last probe was answered. `Synced`: all copies are up to date. `Ready`: both.
+    /// `Reachable`: the last probe was answered. `Synced`: all copies are up to date. `Ready`: both. `CredentialsExpiring`:
+    /// the hub's credential ends within 7 days.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The cluster's Kubernetes version.
@@ -168,6 +199,12 @@ pub struct ManagedClusterStatus {
     /// When the cluster last answered or failed to answer a probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_probe_time: Option<Time>,
+    /// The endpoint that is used now, where the cluster has several.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub endpoint: String,
+    /// When the hub's credential for the cluster ends, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials_expire: Option<Time>,
     /// How many nodes the cluster has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<i64>,
@@ -200,6 +237,8 @@ pub mod condition {
     pub const REACHABLE: &str = "Reachable";
     /// All copies are up to date.
     pub const SYNCED: &str = "Synced";
+    /// The hub's credential for the cluster ends within 7 days, and nobody renews it by itself.
+    pub const CREDENTIALS_EXPIRING: &str = "CredentialsExpiring";
     /// Requests reach the cluster and its copies are up to date.
     pub const READY: &str = "Ready";
 }

@@ -222,11 +222,14 @@ impl Child {
         self.0.requests.discard();
     }
 
-    /// Goes another way, where there is one: what is under way goes on where it is, and what comes next dials.
-    pub(crate) fn avoid_endpoint(&self) {
-        if self.0.shared.connector.avoid() {
+    /// Goes another way, where there is one: what is under way goes on where it is, and what comes next dials. Whether there is
+    /// one.
+    pub(crate) fn avoid_endpoint(&self) -> bool {
+        let avoided = self.0.shared.connector.avoid();
+        if avoided {
             self.discard_all();
         }
+        avoided
     }
 
     fn discard_all(&self) {

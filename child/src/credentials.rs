@@ -5,6 +5,10 @@
 //! what they returned expires, and both at once after the child answered 401. [`Credentials::replace`] puts new ones in
 //! place; requests under way end on their connections, later ones use connections of the new certificate.
 
+mod expiry;
+
+pub use expiry::Expiry;
+
 use std::{
     fmt,
     path::PathBuf,
@@ -127,6 +131,8 @@ struct State {
     current: Current,
     /// When `current` must be made again; `None`: never.
     expires: Option<SystemTime>,
+    /// When `current` ends, where it says so.
+    expiry: Option<Expiry>,
     /// When `current` was made; `None`: not yet, or it was refused.
     made: Option<Instant>,
 }
@@ -149,6 +155,7 @@ impl Credentials {
                 config,
                 current: Current::default(),
                 expires: None,
+                expiry: None,
                 made: None,
             }),
         }
@@ -197,9 +204,9 @@ impl Credentials {
         state.made = None;
     }
 
-    /// When the credentials must be renewed, where that is known.
-    pub async fn expires(&self) -> Option<SystemTime> {
-        self.state.lock().await.expires
+    /// When the credentials that were used last end, where they say so; `None` also before their first use.
+    pub async fn expiry(&self) -> Option<Expiry> {
+        self.state.lock().await.expiry
     }
 }
 
@@ -207,9 +214,16 @@ impl Credentials {
 async fn make(state: &mut State) -> Result<(), CredentialsError> {
     let mut certificate = state.config.certificate.clone();
     let mut expires = None;
+    // Certificates of the configuration are nobody's to renew.
+    let ends = |at: Option<SystemTime>, renewed| at.map(|at| Expiry { at, renewed });
+    let of_certificate = |one: &ClientCertificate| expiry::of_certificate(&one.certificate);
+    let mut expiry = ends(certificate.as_ref().and_then(of_certificate), false);
     let header = match &state.config.authorization {
         Authorization::None => None,
-        Authorization::Token(token) => Some(bearer(token.expose())?),
+        Authorization::Token(token) => {
+            expiry = Expiry::sooner(expiry, ends(expiry::of_token(token.expose()), false));
+            Some(bearer(token.expose())?)
+        }
         Authorization::Basic { username, password } => Some(basic(username, password.expose())?),
         Authorization::TokenFile(path) => {
             let token = tokio::fs::read_to_string(path)
@@ -219,11 +233,18 @@ async fn make(state: &mut State) -> Result<(), CredentialsError> {
                     source,
                 })?;
             expires = Some(SystemTime::now() + TOKEN_FILE_PERIOD + LEEWAY);
+            expiry = Expiry::sooner(expiry, ends(expiry::of_token(token.trim()), true));
             Some(bearer(token.trim())?)
         }
         Authorization::Exec(plugin) => {
             let answer = exec::run(plugin).await?;
             expires = answer.expires;
+            if answer.certificate.is_some() {
+                expiry = None;
+            }
+            let token = answer.token.as_ref().and_then(|token| expiry::of_token(token.expose()));
+            let printed = answer.certificate.as_ref().and_then(of_certificate);
+            expiry = Expiry::sooner(expiry, ends(answer.expires.or(token).or(printed), true));
             certificate = answer.certificate.or(certificate);
             answer.token.as_ref().map(|token| bearer(token.expose())).transpose()?
         }
@@ -235,7 +256,7 @@ async fn make(state: &mut State) -> Result<(), CredentialsError> {
         certificate: certificate.map(Arc::new),
         generation,
     };
-    state.expires = expires;
+    (state.expires, state.expiry) = (expires, expiry);
     state.made = Some(Instant::now());
     Ok(())
 }

@@ -32,6 +32,7 @@ mod tls;
 mod transport;
 pub mod tunnel;
 pub mod upgrade;
+pub mod version;
 
 #[cfg(test)]
 mod testing;
@@ -42,7 +43,7 @@ pub use self::{
     body::{Body, BodyError, boxed, collect, empty, full},
     config::{ChildConfig, Endpoint, Limits, redacted},
     connection::{Child, Lane, RequestDeadline},
-    credentials::{Authorization, ClientCertificate, Credentials, CredentialsConfig, Secret},
+    credentials::{Authorization, ClientCertificate, Credentials, CredentialsConfig, Expiry, Secret},
     error::{ChildError, CredentialsError},
     exec::ExecConfig,
     failure::Failure,

@@ -230,7 +230,7 @@ async fn probe_loop(child: Child, config: ProbeConfig) {
                 if !matches!(failure, Failure::CredentialsRefused | Failure::NoCredentials) {
                     child.avoid_endpoint();
                 }
-                // Another cluster does not become the right one by being asked again.
+                // All endpoints have been asked by then, and another cluster does not become the right one by being asked again.
                 if failures >= config.failures || failure == Failure::WrongCluster {
                     child.set_health(Health::Unreachable { since, failure, reason });
                 }

@@ -167,6 +167,22 @@ impl Shared {
     /// # Errors
     /// When there is none.
     pub(crate) async fn connect_http1(&self, current: &Current) -> Result<http1::SendRequest<Body>, DialFailure> {
+        let mut ways = self.connector.ways();
+        loop {
+            match self.connect_http1_once(current).await {
+                Err(failure) if self.goes_another_way(&failure, &mut ways) => {}
+                connected => return connected,
+            }
+        }
+    }
+
+    /// Goes to another endpoint where one leads to another cluster and not all of `ways` have been tried. Whether it does.
+    fn goes_another_way(&self, failure: &DialFailure, ways: &mut usize) -> bool {
+        *ways = ways.saturating_sub(1);
+        matches!(failure, DialFailure::WrongCluster { .. }) && *ways > 0 && self.connector.avoid()
+    }
+
+    async fn connect_http1_once(&self, current: &Current) -> Result<http1::SendRequest<Body>, DialFailure> {
         let connected = self.connector.connect(Protocol::Http1, current.certificate.as_ref());
         let connected = connected.await.map_err(|error| DialFailure::of_io(&error))?;
         self.speak_http1(connected, current).await
@@ -355,6 +371,16 @@ impl Pool {
     }
 
     async fn dial(&self, current: &Current) -> Result<Lease, DialFailure> {
+        let mut ways = self.shared.connector.ways();
+        loop {
+            match self.dial_once(current).await {
+                Err(failure) if self.shared.goes_another_way(&failure, &mut ways) => {}
+                dialled => return dialled,
+            }
+        }
+    }
+
+    async fn dial_once(&self, current: &Current) -> Result<Lease, DialFailure> {
         let dialled = self
             .shared
             .connector

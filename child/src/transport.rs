@@ -81,6 +81,11 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// How many ways there are. One by default.
+    fn ways(&self) -> usize {
+        1
+    }
+
     /// Goes another way from now on, because what answers on this one does not serve. Whether there is another one; `false` by
     /// default.
     fn avoid(&self) -> bool {

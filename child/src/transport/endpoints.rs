@@ -134,6 +134,10 @@ impl Connector for Endpoints {
         Some(Arc::clone(&self.endpoints[self.in_use()].shown))
     }
 
+    fn ways(&self) -> usize {
+        self.endpoints.len()
+    }
+
     fn avoid(&self) -> bool {
         let before = self.in_use();
         self.use_from_now_on((before + 1) % self.endpoints.len(), before);
