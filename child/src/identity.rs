@@ -86,12 +86,7 @@ pub fn impersonation_headers(user: &UserInfo, identity: &Identity) -> Result<Hea
         return Err(IdentityError::Anonymous);
     }
     let mut headers = HeaderMap::with_capacity(4 + user.groups.len());
-    let name = translate(
-        "user",
-        &user.name,
-        &identity.user_prefix,
-        identity.forward_system_groups,
-    )?;
+    let name = name_on_child(user, identity)?;
     headers.insert(USER_HEADER, value("user", &name)?);
     // Always named, because kube-apiserver derives groups from the name when a request has none.
     headers.append(GROUP_HEADER, HeaderValue::from_static(AUTHENTICATED));
@@ -115,6 +110,20 @@ pub fn impersonation_headers(user: &UserInfo, identity: &Identity) -> Result<Hea
         }
     }
     Ok(headers)
+}
+
+/// The name under which a child knows `user`.
+///
+/// # Errors
+///
+/// When the name cannot or must not be used on the child.
+pub fn name_on_child(user: &UserInfo, identity: &Identity) -> Result<String, IdentityError> {
+    translate(
+        "user",
+        &user.name,
+        &identity.user_prefix,
+        identity.forward_system_groups,
+    )
 }
 
 /// Whether a group stays on the hub.

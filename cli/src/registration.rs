@@ -34,13 +34,31 @@ pub(crate) fn secret_name(cluster: &str) -> String {
     format!("{cluster}-kubeconfig")
 }
 
+/// Who of the hub is administrator of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Administrators {
+    /// The group [`ADMINISTRATORS`], in which a standalone hub puts its administrators.
+    Group,
+    /// One user of a hub that has users of its own, by the name that the child knows.
+    User(String),
+}
+
+/// The name of the binding in a child that joins: that of its registration, so that hubs do not take away each other's.
+pub(crate) fn binding_name(cluster: &ManagedCluster) -> String {
+    format!("{ADMINISTRATORS}:{}", cluster.uid().unwrap_or_default())
+}
+
 /// The binding that makes the hub's administrators those of a child.
-pub(crate) fn administrators_binding() -> serde_json::Value {
+pub(crate) fn administrators_binding(name: &str, administrators: &Administrators) -> serde_json::Value {
+    let (kind, subject) = match administrators {
+        Administrators::Group => ("Group", ADMINISTRATORS),
+        Administrators::User(user) => ("User", user.as_str()),
+    };
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRoleBinding",
-        "metadata": {"name": ADMINISTRATORS, "labels": {"app.kubernetes.io/managed-by": "umbra"}},
-        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": ADMINISTRATORS}],
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "umbra"}},
+        "subjects": [{"kind": kind, "apiGroup": "rbac.authorization.k8s.io", "name": subject}],
         "roleRef": {"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "cluster-admin"},
     })
 }

@@ -6,14 +6,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use umbra_api::ADMINISTRATORS;
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
 use umbra_child::kubeconfig::Kubeconfig;
 use umbra_child::{Authorization, Child, ChildConfig, ChildError, RequestDeadline, empty};
 use umbra_registry::fleet::names::FLEET_LABEL;
 
-use crate::registration::administrators_binding;
+use crate::registration::{Administrators, administrators_binding};
 
 /// How long a cluster may take to answer when it is looked at first.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -29,17 +28,6 @@ pub(crate) struct ChildCluster {
     child: Child,
     /// The UID of its namespace `kube-system`.
     pub(crate) uid: String,
-}
-
-/// What became of the ClusterRoleBinding of the hub's administrators.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// It was made.
-    Created,
-    /// Umbra made it before.
-    Present,
-    /// Somebody else made it.
-    Foreign,
 }
 
 #[derive(Deserialize)]
@@ -113,24 +101,18 @@ impl ChildCluster {
         Ok(missing)
     }
 
-    /// Makes the hub's administrators administrators of the cluster.
+    /// Makes the hub's administrators administrators of the cluster, by the binding of that name.
     ///
     /// # Errors
     /// Where the cluster refuses.
-    pub(crate) async fn bind_administrators(&self) -> Result<Bound> {
-        let binding = administrators_binding().to_string();
+    pub(crate) async fn bind_administrators(&self, name: &str, administrators: &Administrators) -> Result<()> {
+        let binding = administrators_binding(name, administrators).to_string();
         match self.child.request_json(Method::POST, BINDINGS, JSON, binding).await {
-            Ok(_) => Ok(Bound::Created),
-            Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => {
-                let present = self.binding().await?;
-                Ok(if present.as_ref().is_some_and(is_ours) {
-                    Bound::Present
-                } else {
-                    Bound::Foreign
-                })
-            }
+            Ok(_) => Ok(()),
+            // The name has the registration's UID in it: nobody else's has it.
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => Ok(()),
             Err(ChildError::Status { message, .. }) => bail!(
-                "the ClusterRoleBinding {ADMINISTRATORS} cannot be created in the cluster: {message}. Use the credential of an \
+                "the ClusterRoleBinding {name} cannot be created in the cluster: {message}. Use the credential of an \
                  administrator, or join with --no-admin-binding and give the hub's users their roles in the cluster yourself"
             ),
             Err(error) => Err(error.into()),
@@ -141,22 +123,17 @@ impl ChildCluster {
     ///
     /// # Errors
     /// Where the cluster refuses or does not answer.
-    pub(crate) async fn unbind_administrators(&self) -> Result<bool> {
-        if !self.binding().await?.as_ref().is_some_and(is_ours) {
-            return Ok(false);
+    pub(crate) async fn unbind_administrators(&self, name: &str) -> Result<bool> {
+        let path = format!("{BINDINGS}/{name}");
+        match get::<Value>(&self.child, &path).await {
+            Ok(binding) if is_ours(&binding) => {}
+            Ok(_) => return Ok(false),
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
-        let path = format!("{BINDINGS}/{ADMINISTRATORS}");
         let deleted = self.child.request_json(Method::DELETE, &path, JSON, "").await;
-        deleted.with_context(|| format!("the ClusterRoleBinding {ADMINISTRATORS} cannot be deleted"))?;
+        deleted.with_context(|| format!("the ClusterRoleBinding {name} cannot be deleted"))?;
         Ok(true)
-    }
-
-    async fn binding(&self) -> Result<Option<Value>> {
-        match get(&self.child, &format!("{BINDINGS}/{ADMINISTRATORS}")).await {
-            Ok(binding) => Ok(Some(binding)),
-            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Deletes what fleets have placed in the cluster: what has their label, each by its UID. Gives what was deleted, and

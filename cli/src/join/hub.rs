@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Error};
-use umbra_api::SYSTEM_NAMESPACE;
 use umbra_api::cluster::ManagedCluster;
+use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
+use umbra_apimachinery::user::UserInfo;
+use umbra_child::identity::{Identity, name_on_child};
 
-use crate::registration::secret_name;
-use crate::up::data_dir::HUB_CONTEXT;
+use crate::registration::{Administrators, secret_name};
+use crate::up::data_dir::{HUB_CONTEXT, VIEW_CONTEXT};
 
 /// How long the hub may take to answer. It is close, or not there.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -62,6 +65,33 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBu
     Ok((client, path))
 }
 
+/// How a person goes on with the hub of a kubeconfig: kubectl on the hub root, and on the view of all clusters.
+///
+/// # Errors
+/// Where the kubeconfig cannot be read any more.
+pub(crate) fn command_lines(path: &Path) -> Result<[String; 2]> {
+    let file = Kubeconfig::read_from(path)?;
+    let kubectl = format!("kubectl --kubeconfig {}", path.display());
+    if file.contexts.iter().any(|context| context.name == HUB_CONTEXT) {
+        return Ok([HUB_CONTEXT, VIEW_CONTEXT].map(|context| format!("{kubectl} --context {context}")));
+    }
+    // A cluster that umbra extends: its contexts are of whoever runs it, and the view is below its URL.
+    let current = file
+        .contexts
+        .iter()
+        .find(|one| Some(&one.name) == file.current_context.as_ref());
+    let cluster = current.and_then(|context| Some(&context.context.as_ref()?.cluster));
+    let server = file.clusters.iter().find(|one| Some(&one.name) == cluster);
+    let server = server
+        .and_then(|one| one.cluster.as_ref()?.server.as_deref())
+        .unwrap_or("https://HUB");
+    let view = format!(
+        "{kubectl} --server {server}/apis/umbra.dev/v1alpha1/views/all/proxy",
+        server = server.trim_end_matches('/')
+    );
+    Ok([kubectl, view])
+}
+
 /// The clusters that have joined.
 ///
 /// # Errors
@@ -76,14 +106,40 @@ pub(crate) async fn clusters(hub: &Client) -> Result<Vec<ManagedCluster>> {
     }
 }
 
-/// The UID of the hub's own namespace `kube-system`, where the hub has one.
+/// The UID of the hub's own namespace `kube-system`, where the hub has one and lets the caller read it.
 ///
 /// # Errors
 /// What the hub says.
 pub(crate) async fn uid(hub: &Client) -> Result<Option<String>> {
     let namespaces: Api<Namespace> = Api::all(hub.clone());
-    let namespace = namespaces.get_opt("kube-system").await.map_err(|error| chain(&error))?;
-    Ok(namespace.and_then(|namespace| namespace.metadata.uid))
+    match namespaces.get_opt("kube-system").await {
+        Ok(namespace) => Ok(namespace.and_then(|namespace| namespace.metadata.uid)),
+        // Whoever may register clusters need not be able to read namespaces of the hub.
+        Err(Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+/// Who is to administrate the clusters that join: on a standalone hub its group of administrators; on a hub with users of its own,
+/// who are in no such group, the user who asks, by the name that a child knows.
+///
+/// # Errors
+/// What the hub says, and where no child could know the user.
+pub(crate) async fn administrators(hub: &Client) -> Result<Administrators> {
+    let reviews: Api<SelfSubjectReview> = Api::all(hub.clone());
+    let review = reviews
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await;
+    let review = review.map_err(|error| chain(&error)).with_context(|| {
+        "the hub does not say who you are to it; join with --no-admin-binding and give the hub's users their roles in the \
+         cluster yourself"
+    })?;
+    let info = review.status.and_then(|status| status.user_info).unwrap_or_default();
+    let user = UserInfo::new(info.username.unwrap_or_default(), info.groups.unwrap_or_default());
+    if user.in_group(ADMINISTRATORS) {
+        return Ok(Administrators::Group);
+    }
+    Ok(Administrators::User(name_on_child(&user, &Identity::default())?))
 }
 
 /// Removes a cluster and its credential from the hub, and waits until nothing is left; does nothing where neither is

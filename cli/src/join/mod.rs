@@ -19,8 +19,8 @@ use umbra_apimachinery::names::is_dns1123_label;
 use umbra_child::kubeconfig::{Kubeconfig, default_paths};
 
 use crate::progress::Progress;
-use crate::registration::{Registration, register, wait_until_ready};
-use child::{Bound, ChildCluster};
+use crate::registration::{Registration, binding_name, register, wait_until_ready};
+use child::ChildCluster;
 
 /// What `umbra join` takes.
 #[derive(Args)]
@@ -40,7 +40,9 @@ pub(crate) struct JoinArguments {
     /// A label of the ManagedCluster, by which views, fleets and placements select it; may be repeated.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Do not make the hub's administrators administrators of the cluster (ClusterRoleBinding umbra:admins).
+    /// Do not make the hub's administrators administrators of the cluster. Without this flag a ClusterRoleBinding umbra:admins:UID
+    /// binds the group umbra:admins, which a hub of `umbra up` gives to its administrator, or where the hub has users of its own,
+    /// the user of the hub's kubeconfig.
     #[arg(long)]
     no_admin_binding: bool,
     /// How long the hub may take to reach and copy the cluster.
@@ -77,7 +79,7 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
             announce(&arguments.name, &cluster, &hub_path)
         }
         Err(error) => {
-            if made.binding || made.registered {
+            if made.registered {
                 progress.step("taking back what was written");
             }
             made.undo(&arguments.name, &hub, &child).await;
@@ -92,7 +94,8 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
 /// What was written so far.
 #[derive(Default)]
 struct Made {
-    binding: bool,
+    /// The name of the binding in the child.
+    binding: Option<String>,
     registered: bool,
 }
 
@@ -104,8 +107,8 @@ impl Made {
         {
             eprintln!("warning: {error:#}; run `umbra leave {name}`");
         }
-        if self.binding
-            && let Err(error) = child.unbind_administrators().await
+        if let Some(binding) = &self.binding
+            && let Err(error) = child.unbind_administrators(binding).await
         {
             eprintln!("warning: {error:#}");
         }
@@ -173,16 +176,10 @@ async fn join(
     made: &mut Made,
 ) -> Result<ManagedCluster> {
     let name = &arguments.name;
-    if !arguments.no_admin_binding {
-        progress.step("making the hub's administrators administrators of the cluster");
-        match child.bind_administrators().await? {
-            Bound::Created => made.binding = true,
-            Bound::Present => {}
-            Bound::Foreign => progress.note(
-                "warning: the cluster has a ClusterRoleBinding umbra:admins that Umbra did not make; it stays as it is",
-            ),
-        }
-    }
+    let administrators = match arguments.no_admin_binding {
+        true => None,
+        false => Some(hub::administrators(hub).await?),
+    };
     progress.step(format!("registering {name} on the hub"));
     let labels: BTreeMap<String, String> = arguments.labels.iter().cloned().collect();
     let registration = Registration {
@@ -192,7 +189,12 @@ async fn join(
     };
     // Also a registration that is half done has to be taken back.
     made.registered = true;
-    register(hub, &registration).await?;
+    let cluster = register(hub, &registration).await?;
+    if let Some(administrators) = administrators {
+        progress.step("making the hub's administrators administrators of the cluster");
+        let binding = made.binding.insert(binding_name(&cluster));
+        child.bind_administrators(binding, &administrators).await?;
+    }
     progress.step(format!("copying {name}"));
     let waited = wait_until_ready(hub, name, arguments.timeout, |text| progress.detail(text)).await;
     match waited {
@@ -232,13 +234,10 @@ fn announce(name: &str, cluster: &ManagedCluster, hub_kubeconfig: &std::path::Pa
             status.resources.len()
         )?,
     }
-    let kubectl = format!("kubectl --kubeconfig {}", hub_kubeconfig.display());
+    let [hub, view] = hub::command_lines(hub_kubeconfig)?;
     writeln!(out, "try:")?;
-    writeln!(
-        out,
-        "  {kubectl} --context umbra-view get pods -A -l umbra.dev/cluster={name}"
-    )?;
-    writeln!(out, "  {kubectl} --context umbra get managedcluster {name}")?;
+    writeln!(out, "  {view} get pods -A -l umbra.dev/cluster={name}")?;
+    writeln!(out, "  {hub} get managedcluster {name}")?;
     Ok(())
 }
 

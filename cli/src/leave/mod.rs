@@ -7,14 +7,15 @@ use anyhow::{Result, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use umbra_api::SYSTEM_NAMESPACE;
 use umbra_api::cluster::ManagedCluster;
-use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
 use umbra_child::kubeconfig::Kubeconfig;
 use umbra_registry::fleet::names::FLEET_LABEL;
 
 use crate::join::child::ChildCluster;
 use crate::join::hub;
 use crate::progress::Progress;
+use crate::registration::binding_name;
 
 /// What `umbra leave` takes.
 #[derive(Args)]
@@ -67,7 +68,7 @@ pub(crate) async fn run(arguments: LeaveArguments) -> Result<()> {
         None => Err(anyhow::anyhow!("its credential is not on the hub")),
     };
     progress.finish();
-    say(name, cleaned, kubeconfig.as_ref(), arguments.keep_objects)
+    say(cluster, cleaned, kubeconfig.as_ref(), arguments.keep_objects)
 }
 
 /// The kubeconfig of the cluster's Secret; `None` where there is none that can be read.
@@ -92,7 +93,7 @@ async fn clean(name: &str, kubeconfig: &Kubeconfig, cluster: &ManagedCluster, ke
         } else {
             child.delete_placed().await?
         };
-        let binding = child.unbind_administrators().await?;
+        let binding = child.unbind_administrators(&binding_name(cluster)).await?;
         Ok(Cleaned {
             placed,
             namespaces,
@@ -104,7 +105,14 @@ async fn clean(name: &str, kubeconfig: &Kubeconfig, cluster: &ManagedCluster, ke
     cleaned
 }
 
-fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, keep_objects: bool) -> Result<()> {
+fn say(
+    cluster: &ManagedCluster,
+    cleaned: Result<Cleaned>,
+    kubeconfig: Option<&Kubeconfig>,
+    keep_objects: bool,
+) -> Result<()> {
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let binding = binding_name(cluster);
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -113,7 +121,7 @@ fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, ke
     match cleaned {
         Ok(cleaned) => {
             if cleaned.binding {
-                writeln!(out, "deleted from the cluster: ClusterRoleBinding {ADMINISTRATORS}")?;
+                writeln!(out, "deleted from the cluster: ClusterRoleBinding {binding}")?;
             }
             for placed in &cleaned.placed {
                 writeln!(out, "deleted from the cluster: {placed}")?;
@@ -132,10 +140,7 @@ fn say(name: &str, cleaned: Result<Cleaned>, kubeconfig: Option<&Kubeconfig>, ke
                 "warning: what Umbra made in the cluster may still be there: {error:#}"
             )?;
             writeln!(out, "to remove it:")?;
-            writeln!(
-                out,
-                "  kubectl --context {context} delete clusterrolebinding {ADMINISTRATORS}"
-            )?;
+            writeln!(out, "  kubectl --context {context} delete clusterrolebinding {binding}")?;
             if !keep_objects {
                 writeln!(
                     out,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio_util::sync::CancellationToken;
+use umbra_api::ADMINISTRATORS;
 use umbra_simulator::{Data, Options, SimulatedCluster, workloads};
 
 use crate::hub::Hub;
 use crate::progress::Progress;
-use crate::registration::{Registration, administrators_binding, register, wait_until_ready};
+use crate::registration::{Administrators, Registration, administrators_binding, register, wait_until_ready};
 
 /// The simulated children and where each says it is.
 const CLUSTERS: [(&str, &str); 3] = [("east", "eu-central"), ("west", "us-west"), ("edge", "eu-central")];
@@ -59,7 +60,9 @@ pub(crate) async fn start(data_dir: &Path, hub: &Hub, progress: &mut Progress) -
         let cluster = SimulatedCluster::start(options, &demo.tracker, demo.cancel.child_token())
             .await
             .with_context(|| format!("the simulated cluster {name} does not start"))?;
-        cluster.create_missing(&[administrators_binding()]).await?;
+        cluster
+            .create_missing(&[administrators_binding(ADMINISTRATORS, &Administrators::Group)])
+            .await?;
         cluster.create_missing(&workloads::objects(name)).await?;
         let registration = Registration {
             name: name.to_owned(),
