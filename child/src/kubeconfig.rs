@@ -4,8 +4,8 @@
 //! files are merged with the first winning, and files that do not exist are skipped when several are named. Deviation:
 //! flattening also reads `tokenFile`, because what is flattened is read on another machine.
 //!
-//! [`merge_into`] adds contexts to somebody's kubeconfig and is in its own file: it edits values, not these types, so
-//! that it keeps what it does not know.
+//! [`edit`] and [`merge_into`] change somebody's kubeconfig and are in their own file: they edit values, not these types, so
+//! that they keep what they do not know.
 
 mod merge;
 mod selected;
@@ -23,7 +23,7 @@ use std::{
 use base64::Engine as _;
 
 pub use self::{
-    merge::merge_into,
+    merge::{edit, merge_into},
     selected::Selected,
     types::{AuthProvider, Cluster, Context, Exec, ExecEnv, Kubeconfig, NamedCluster, NamedContext, NamedUser, User},
 };
@@ -50,6 +50,14 @@ pub enum KubeconfigError {
         /// The file, or what stands for it.
         origin: String,
         /// What is wrong, and where.
+        message: String,
+    },
+    /// A file is not changed.
+    #[error("{origin}: {message}")]
+    Refused {
+        /// The file.
+        origin: String,
+        /// Why.
         message: String,
     },
     /// No context was named, and the file has no current one.

@@ -12,14 +12,32 @@ use serde_json::{Map, Value};
 use super::{Kubeconfig, KubeconfigError, file_error};
 
 /// Adds the clusters, users and contexts of `additions` to the file at `path`, replacing those of the same name, and makes
-/// its `current_context` the current one when it is not empty. Everything else in the file stays, also what this program
-/// does not know; comments do not survive. The file is created when it does not exist, replaced at once (rename), and
-/// readable by its owner alone. Takes kubectl's lock (`{path}.lock`) meanwhile.
+/// its `current_context` the current one when it is not empty. Everything else in the file stays, as [`edit`] says.
 ///
 /// # Errors
 ///
 /// When the file cannot be read or written, is no kubeconfig, or is locked.
 pub fn merge_into(path: &Path, additions: &Kubeconfig) -> Result<(), KubeconfigError> {
+    let malformed = |error: serde_json::Error| KubeconfigError::Malformed {
+        origin: "what is to be added".to_owned(),
+        message: error.to_string(),
+    };
+    let additions = serde_json::to_value(additions).map_err(malformed)?;
+    edit(path, |file| add(file, &additions))
+}
+
+/// Changes the kubeconfig at `path`, which is given to `change` as it is written, and empty when it does not exist. What
+/// `change` leaves alone stays, also what this program does not know; comments do not survive. The file is replaced at once
+/// (rename), and readable by its owner alone. Takes kubectl's lock (`{path}.lock`) meanwhile.
+///
+/// # Errors
+///
+/// When the file cannot be read or written, is no kubeconfig, or is locked, and what `change` refuses. Nothing is written
+/// then.
+pub fn edit(
+    path: &Path,
+    change: impl FnOnce(&mut Map<String, Value>) -> Result<(), String>,
+) -> Result<(), KubeconfigError> {
     // A link stays a link: what it points at is replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let failed = |source| file_error(&path, source);
@@ -32,21 +50,26 @@ pub fn merge_into(path: &Path, additions: &Kubeconfig) -> Result<(), KubeconfigE
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(failed(error)),
     };
-    let merged = merge_text(&text, additions).map_err(|message| KubeconfigError::Malformed {
-        origin: path.display().to_string(),
-        message,
-    })?;
-    replace(&path, merged.as_bytes()).map_err(failed)
+    let origin = path.display().to_string();
+    let edited = edit_text(&text, origin, change)?;
+    replace(&path, edited.as_bytes()).map_err(failed)
 }
 
-/// The text of a kubeconfig with `additions` merged into it.
-fn merge_text(text: &str, additions: &Kubeconfig) -> Result<String, String> {
+/// The text of a kubeconfig after `change`.
+fn edit_text(
+    text: &str,
+    origin: String,
+    change: impl FnOnce(&mut Map<String, Value>) -> Result<(), String>,
+) -> Result<String, KubeconfigError> {
+    let malformed = |message: String| KubeconfigError::Malformed {
+        origin: origin.clone(),
+        message,
+    };
     let mut file: Map<String, Value> = if text.trim().is_empty() {
         Map::new()
     } else {
-        serde_saphyr::from_str(text).map_err(|error| error.to_string())?
+        serde_saphyr::from_str(text).map_err(|error| malformed(error.to_string()))?
     };
-    let additions = serde_json::to_value(additions).map_err(|error| error.to_string())?;
     file.entry("apiVersion").or_insert_with(|| "v1".into());
     file.entry("kind").or_insert_with(|| "Config".into());
     for list in ["clusters", "users", "contexts"] {
@@ -54,7 +77,18 @@ fn merge_text(text: &str, additions: &Kubeconfig) -> Result<String, String> {
         if entries.is_null() {
             *entries = Value::Array(Vec::new());
         }
-        let entries = entries.as_array_mut().ok_or_else(|| format!("{list} is not a list"))?;
+        if !entries.is_array() {
+            return Err(malformed(format!("{list} is not a list")));
+        }
+    }
+    let written = change(&mut file).and_then(|()| serde_saphyr::to_string(&file).map_err(|error| error.to_string()));
+    written.map_err(|message| KubeconfigError::Refused { origin, message })
+}
+
+fn add(file: &mut Map<String, Value>, additions: &Value) -> Result<(), String> {
+    for list in ["clusters", "users", "contexts"] {
+        let entries = file.get_mut(list).and_then(Value::as_array_mut);
+        let entries = entries.ok_or_else(|| format!("{list} is not a list"))?;
         for addition in additions[list].as_array().into_iter().flatten() {
             match entries.iter_mut().find(|entry| entry["name"] == addition["name"]) {
                 Some(entry) => *entry = addition.clone(),
@@ -65,7 +99,7 @@ fn merge_text(text: &str, additions: &Kubeconfig) -> Result<String, String> {
     if let Some(current) = additions["current-context"].as_str().filter(|name| !name.is_empty()) {
         file.insert("current-context".into(), current.into());
     }
-    serde_saphyr::to_string(&file).map_err(|error| error.to_string())
+    Ok(())
 }
 
 /// Writes a new file beside `path` and renames it over it.
