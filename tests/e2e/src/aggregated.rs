@@ -3,21 +3,24 @@
 //!
 //! What a Service with endpoints does is done by a [`Front`]: it leads each connection to a replica that takes it.
 
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::process::Signal;
 
+use crate::any_hub::{AnyHub, Door};
 use crate::cluster::Cluster;
-use crate::environment::{self, Programs};
+use crate::environment::{self, Form, Programs};
+use crate::front::Front;
 use crate::hub::umbra;
 use crate::identity::{self, Context, Credential};
-use crate::kubectl::{Kubectl, Outcome};
+use crate::kubectl::Kubectl;
 use crate::process::Process;
+use crate::turn::Shared;
 use crate::wait;
 use crate::world::{CHILDREN, World};
 
@@ -32,6 +35,7 @@ pub struct Aggregated {
     programs: Programs,
     front: Front,
     replicas: [Replica; 2],
+    crashes: AtomicUsize,
 }
 
 /// One process of umbra.
@@ -45,16 +49,17 @@ struct Replica {
 /// The names of the replicas.
 const REPLICAS: [&str; 2] = ["first", "second"];
 
-static AGGREGATED: LazyLock<Option<RwLock<Aggregated>>> = LazyLock::new(|| {
-    let world = World::shared()?;
-    let hub = Aggregated::start(world.programs);
+/// Beside a world whose hub is a standalone one.
+static BESIDE: LazyLock<Option<Aggregated>> = LazyLock::new(|| {
+    let world = World::started()?;
+    let hub = Aggregated::start(world.programs, "aggregated");
     for child in &world.children {
-        hub.join(&child.name, &child.kubeconfig()).expect_success();
+        hub.join(&child.name, &child.name, &child.kubeconfig()).expect_success();
     }
     for name in CHILDREN {
         hub.wait_for_child(name);
     }
-    Some(RwLock::new(hub))
+    Some(hub)
 });
 
 /// Where the manifests are.
@@ -64,36 +69,44 @@ pub fn manifests() -> PathBuf {
 }
 
 impl Aggregated {
-    /// The hub with both children of the world, beside other tests; `None` where the programs are not there. To be asked for
-    /// before the world.
+    /// The hub with both children of the world, beside other tests; `None` where the programs are not there. Where the world's
+    /// hub is behind a kube-apiserver, it is that one.
     ///
     /// # Panics
     /// Where it cannot be started.
     #[must_use]
-    pub fn shared() -> Option<RwLockReadGuard<'static, Self>> {
+    pub fn shared() -> Option<Shared<Self>> {
         environment::programs()?;
-        Some(AGGREGATED.as_ref()?.read().unwrap_or_else(PoisonError::into_inner))
+        Self::started().map(Shared::beside_others)
     }
 
     /// The same without other tests, for those that kill umbra.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// Where it cannot be started, and where the test has asked for something shared before.
     #[must_use]
-    pub fn exclusive() -> Option<RwLockWriteGuard<'static, Self>> {
+    pub fn exclusive() -> Option<Shared<Self>> {
         environment::programs()?;
-        Some(AGGREGATED.as_ref()?.write().unwrap_or_else(PoisonError::into_inner))
+        Self::started().map(Shared::alone)
     }
 
-    fn start(programs: &Programs) -> Self {
-        let cluster = Cluster::start(programs, "aggregated");
+    fn started() -> Option<&'static Self> {
+        match environment::form() {
+            Form::Standalone => BESIDE.as_ref(),
+            Form::Aggregated => World::started()?.hub.aggregated(),
+        }
+    }
+
+    /// Starts a hub cluster called `name` with umbra behind it, and no children.
+    pub(crate) fn start(programs: &Programs, name: &str) -> Self {
+        let cluster = Cluster::start(programs, name);
         let kubectl = cluster.kubectl();
         for file in MANIFESTS {
             kubectl.ok(["apply", "-f", &manifests().join(file).to_string_lossy()]);
         }
         let ports = REPLICAS.map(|_| environment::free_port());
         let front = Front::start(ports);
-        kubectl.apply(&api_service(front.port));
+        kubectl.apply(&api_service(front.port()));
         // Both at once: they agree on keys and authority by themselves.
         let mut started = ports.iter().zip(REPLICAS);
         let replicas = REPLICAS.map(|_| {
@@ -109,6 +122,7 @@ impl Aggregated {
             programs: programs.clone(),
             front,
             replicas,
+            crashes: AtomicUsize::new(0),
         };
         for replica in &hub.replicas {
             replica.wait_until_it_serves();
@@ -149,7 +163,7 @@ impl Aggregated {
     ///
     /// # Panics
     /// Where it does not end.
-    pub fn end(&mut self, replica: usize, signal: Signal) -> ExitStatus {
+    pub fn end(&self, replica: usize, signal: Signal) -> ExitStatus {
         let mut process = self.replicas[replica].process();
         process.signal(signal);
         process.wait(wait::DEADLINE)
@@ -159,16 +173,21 @@ impl Aggregated {
     ///
     /// # Panics
     /// Where it does not start.
-    pub fn start_again(&mut self, replica: usize) {
+    pub fn start_again(&self, replica: usize) {
         let replica = &self.replicas[replica];
         *replica.process() = serve(&self.programs, &self.cluster, replica.name, replica.port);
         replica.wait_until_it_serves();
     }
 
+    /// Leads every new connection to one replica, as long as that lives, and ends all others; `None` leads to both in turn.
+    pub fn lead_to(&self, replica: Option<usize>) {
+        self.front.lead_to(replica.map(|replica| self.replicas[replica].port));
+    }
+
     /// The port that leads to umbra itself, behind the hub's API server.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.front.port
+        self.front.port()
     }
 
     /// The authority of umbra's own serving certificate.
@@ -183,40 +202,6 @@ impl Aggregated {
             .decode(&encoded)
             .unwrap_or_else(|error| panic!("{error}: {encoded}"));
         String::from_utf8(pem).expect("PEM is text")
-    }
-
-    /// The URL of a root, through the hub's API server.
-    #[must_use]
-    pub fn root_url(&self, resource: &str, name: &str) -> String {
-        format!(
-            "{}/apis/umbra.dev/v1alpha1/{resource}/{name}/proxy",
-            self.cluster.server()
-        )
-    }
-
-    /// `umbra join` through the hub's API server.
-    ///
-    /// # Panics
-    /// Where it does not end.
-    #[track_caller]
-    pub fn join(&self, name: &str, kubeconfig: &std::path::Path) -> Outcome {
-        let mut command = umbra(&self.programs);
-        command.args(["join", name, "--context", name, "--no-admin-binding", "--kubeconfig"]);
-        command
-            .arg(kubeconfig)
-            .arg("--hub-kubeconfig")
-            .arg(self.cluster.kubeconfig());
-        Outcome::of(command, "")
-    }
-
-    fn wait_for_child(&self, name: &str) {
-        let kubectl = self.cluster.kubectl();
-        let path = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
-        wait::for_text(
-            &format!("{name} is ready"),
-            || kubectl.path(["managedcluster", name], path),
-            |text| text == "True",
-        );
     }
 
     /// kubectl of somebody with a credential of the hub: the contexts `hub`, `view` (all), `fleet` (`team`), and one for each
@@ -277,39 +262,71 @@ impl Replica {
     }
 }
 
-/// Leads connections to the replicas in turn, and past those that do not take them.
-#[derive(Debug)]
-struct Front {
-    port: u16,
-}
+impl AnyHub for Aggregated {
+    fn programs(&self) -> &Programs {
+        &self.programs
+    }
 
-impl Front {
-    fn start(replicas: [u16; 2]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-        let port = listener.local_addr().expect("a listener has an address").port();
-        std::thread::spawn(move || {
-            for (number, client) in listener.incoming().enumerate() {
-                let Ok(client) = client else { continue };
-                let mut order = replicas;
-                order.rotate_left(number % replicas.len());
-                let server = order
-                    .iter()
-                    .find_map(|port| TcpStream::connect(("127.0.0.1", *port)).ok());
-                // Where no replica takes it, it is closed.
-                let Some(server) = server else { continue };
-                for (from, to) in [(&client, &server), (&server, &client)] {
-                    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else {
-                        break;
-                    };
-                    std::thread::spawn(move || {
-                        // Either end may break off; the other one hears of it.
-                        let _ = std::io::copy(&mut from, &mut to);
-                        let _ = to.shutdown(Shutdown::Write);
-                    });
-                }
+    fn url(&self) -> String {
+        self.cluster.server().to_owned()
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.cluster.kubeconfig()
+    }
+
+    fn folder(&self) -> &Path {
+        self.cluster.folder()
+    }
+
+    fn administrator(&self) -> &'static str {
+        "kubernetes-admin"
+    }
+
+    fn doors(&self) -> Vec<Door> {
+        let server = self.cluster.server();
+        let port = server.rsplit(':').next().and_then(|port| port.parse().ok());
+        vec![
+            Door {
+                name: "the hub's API server",
+                port: port.unwrap_or_else(|| panic!("{server} has no port")),
+                authority_pem: identity::authority(self.cluster.folder()).certificate_pem().to_owned(),
+            },
+            Door {
+                name: "umbra itself",
+                port: self.port(),
+                authority_pem: self.authority_pem(),
+            },
+        ]
+    }
+
+    fn root(&self) -> Kubectl {
+        self.cluster.kubectl().clone()
+    }
+
+    fn aggregated(&self) -> Option<&Aggregated> {
+        Some(self)
+    }
+
+    /// The first replica, the second, and both in turn.
+    fn crash(&self) {
+        let killed: &[usize] = match self.crashes.fetch_add(1, Ordering::Relaxed) % 3 {
+            0 => &[0],
+            1 => &[1],
+            _ => &[0, 1],
+        };
+        for replica in killed {
+            self.end(*replica, Signal::KILL);
+        }
+    }
+
+    fn recover(&self) {
+        for (number, replica) in self.replicas.iter().enumerate() {
+            if replica.process().ended().is_some() {
+                self.start_again(number);
             }
-        });
-        Self { port }
+        }
+        self.wait_until_available();
     }
 }
 

@@ -115,3 +115,25 @@ pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.local_addr().expect("a listener has an address").port()
 }
+
+/// The form of the hub that tests share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `umbra up`.
+    Standalone,
+    /// `umbra serve` behind a kube-apiserver.
+    Aggregated,
+}
+
+/// The form that `E2E_HUB` names; standalone where it names none.
+///
+/// # Panics
+/// Where it names something else.
+#[must_use]
+pub fn form() -> Form {
+    match std::env::var("E2E_HUB").as_deref() {
+        Ok("aggregated") => Form::Aggregated,
+        Ok("standalone" | "") | Err(_) => Form::Standalone,
+        Ok(other) => panic!("E2E_HUB is {other:?}; it has to be standalone or aggregated"),
+    }
+}

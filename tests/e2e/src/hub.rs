@@ -1,16 +1,19 @@
-//! Hubs: `umbra up`, and the commands beside it.
+//! Standalone hubs: `umbra up`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Signal;
 
+use crate::any_hub::{AnyHub, Door};
 use crate::environment::{self, Programs};
-use crate::kubectl::{Kubectl, Outcome};
+use crate::identity;
+use crate::kubectl::Kubectl;
 use crate::process::Process;
 use crate::wait;
 
-/// A hub.
+/// A standalone hub.
 #[derive(Debug)]
 pub struct Hub {
     programs: Programs,
@@ -18,7 +21,7 @@ pub struct Hub {
     port: u16,
     flags: Vec<String>,
     variables: Vec<(String, String)>,
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
 }
 
 impl Hub {
@@ -37,7 +40,7 @@ impl Hub {
     /// Where it does not become ready.
     #[must_use]
     pub fn start_with(programs: &Programs, flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut hub = Self {
+        let hub = Self {
             programs: programs.clone(),
             folder: environment::folder("hub"),
             port: environment::free_port(),
@@ -46,7 +49,7 @@ impl Hub {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
-            process: None,
+            process: Mutex::default(),
         };
         hub.start_again();
         hub
@@ -56,8 +59,9 @@ impl Hub {
     ///
     /// # Panics
     /// Where it runs or does not become ready.
-    pub fn start_again(&mut self) {
-        assert!(self.process.is_none(), "the hub runs");
+    pub fn start_again(&self) {
+        let mut running = self.process();
+        assert!(running.is_none(), "the hub runs");
         let listen = format!("127.0.0.1:{}", self.port);
         let mut command = umbra(&self.programs);
         command
@@ -81,31 +85,16 @@ impl Hub {
                 Err(format!("{outcome}\n{}", process.output()))
             }
         });
-        self.process = Some(process);
+        *running = Some(process);
     }
 
-    /// The URL of the hub root.
+    /// The number of its process.
+    ///
+    /// # Panics
+    /// Where it does not run.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
-    }
-
-    /// The URL of the root of one child.
-    #[must_use]
-    pub fn cluster_url(&self, cluster: &str) -> String {
-        format!("{}/apis/umbra.dev/v1alpha1/managedclusters/{cluster}/proxy", self.url())
-    }
-
-    /// The URL of the view of all children.
-    #[must_use]
-    pub fn view_url(&self) -> String {
-        format!("{}/apis/umbra.dev/v1alpha1/views/all/proxy", self.url())
-    }
-
-    /// The URL of the fleet of all children.
-    #[must_use]
-    pub fn fleet_url(&self) -> String {
-        format!("{}/apis/umbra.dev/v1alpha1/fleets/all/proxy", self.url())
+    pub fn id(&self) -> u32 {
+        self.process().as_ref().expect("the hub runs").id()
     }
 
     /// The port.
@@ -120,97 +109,12 @@ impl Hub {
         &self.folder
     }
 
-    /// The kubeconfig that the hub writes.
-    #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kubectl(&self) -> Kubectl {
         Kubectl::new(&self.programs, &self.kubeconfig())
-    }
-
-    /// kubectl as the administrator, on the hub root.
-    #[must_use]
-    pub fn root(&self) -> Kubectl {
-        self.kubectl().context("umbra")
-    }
-
-    /// kubectl as the administrator, on the view of all children.
-    #[must_use]
-    pub fn view(&self) -> Kubectl {
-        self.kubectl().context("umbra-view")
-    }
-
-    /// kubectl as the administrator, on the fleet of all children.
-    #[must_use]
-    pub fn fleet(&self) -> Kubectl {
-        self.kubectl().context("umbra-fleet")
-    }
-
-    /// kubectl as the administrator, on the root of one child.
-    #[must_use]
-    pub fn child(&self, cluster: &str) -> Kubectl {
-        self.root().server(&self.cluster_url(cluster))
-    }
-
-    /// Runs `umbra` with arguments to its end.
-    ///
-    /// # Panics
-    /// Where it does not end.
-    #[track_caller]
-    pub fn umbra(&self, arguments: &[&str]) -> Outcome {
-        let mut command = umbra(&self.programs);
-        command.args(arguments);
-        Outcome::of(command, "")
-    }
-
-    /// `umbra join NAME --context CONTEXT --kubeconfig FILE --hub-kubeconfig …`.
-    ///
-    /// # Panics
-    /// Where it does not end.
-    #[track_caller]
-    pub fn join(&self, name: &str, context: &str, kubeconfig: &Path) -> Outcome {
-        let kubeconfig = kubeconfig.to_string_lossy();
-        let hub = self.kubeconfig();
-        self.umbra(&[
-            "join",
-            name,
-            "--context",
-            context,
-            "--kubeconfig",
-            &kubeconfig,
-            "--hub-kubeconfig",
-            &hub.to_string_lossy(),
-        ])
-    }
-
-    /// `umbra leave NAME --hub-kubeconfig …`.
-    ///
-    /// # Panics
-    /// Where it does not end.
-    #[track_caller]
-    pub fn leave(&self, name: &str) -> Outcome {
-        self.umbra(&["leave", name, "--hub-kubeconfig", &self.kubeconfig().to_string_lossy()])
-    }
-
-    /// Waits until a child is ready: reachable, and copied.
-    ///
-    /// # Panics
-    /// After [`wait::DEADLINE`].
-    #[track_caller]
-    pub fn wait_for_child(&self, name: &str) {
-        let root = self.root();
-        wait::for_text(
-            &format!("{name} is ready"),
-            || root.path(["managedcluster", name], r#"{.status.conditions}"#),
-            |text| {
-                let conditions: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-                conditions
-                    .as_array()
-                    .is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
-            },
-        );
     }
 
     /// Kills it with SIGKILL.
@@ -218,8 +122,8 @@ impl Hub {
     /// # Panics
     /// Where it does not run.
     #[track_caller]
-    pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("the hub runs");
+    pub fn kill(&self) {
+        let mut process = self.process().take().expect("the hub runs");
         process.signal(Signal::KILL);
         process.wait(wait::DEADLINE);
     }
@@ -229,8 +133,8 @@ impl Hub {
     /// # Panics
     /// Where it does not run or does not stop.
     #[track_caller]
-    pub fn stop(&mut self) -> (std::process::ExitStatus, Process) {
-        let mut process = self.process.take().expect("the hub runs");
+    pub fn stop(&self) -> (std::process::ExitStatus, Process) {
+        let mut process = self.process().take().expect("the hub runs");
         (process.stop(), process)
     }
 
@@ -239,8 +143,8 @@ impl Hub {
     /// # Panics
     /// Where it does not run.
     #[track_caller]
-    pub fn interrupt(&mut self) -> Process {
-        let process = self.process.take().expect("the hub runs");
+    pub fn interrupt(&self) -> Process {
+        let process = self.process().take().expect("the hub runs");
         process.signal(Signal::INT);
         process
     }
@@ -248,13 +152,66 @@ impl Hub {
     /// What it has printed.
     #[must_use]
     pub fn output(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, Process::output)
+        self.process().as_ref().map_or_else(String::new, Process::output)
     }
 
     /// What it has printed to standard output.
     #[must_use]
     pub fn stdout(&self) -> String {
-        self.process.as_ref().map_or_else(String::new, Process::stdout)
+        self.process().as_ref().map_or_else(String::new, Process::stdout)
+    }
+}
+
+impl AnyHub for Hub {
+    fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// As the hub writes it.
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn administrator(&self) -> &'static str {
+        "umbra-admin"
+    }
+
+    fn doors(&self) -> Vec<Door> {
+        vec![Door {
+            name: "the hub",
+            port: self.port,
+            authority_pem: identity::authority(&self.folder).certificate_pem().to_owned(),
+        }]
+    }
+
+    fn root(&self) -> Kubectl {
+        self.kubectl().context("umbra")
+    }
+
+    /// By the context that the hub writes.
+    fn view(&self) -> Kubectl {
+        self.kubectl().context("umbra-view")
+    }
+
+    /// By the context that the hub writes.
+    fn fleet(&self) -> Kubectl {
+        self.kubectl().context("umbra-fleet")
+    }
+
+    fn crash(&self) {
+        self.kill();
+    }
+
+    fn recover(&self) {
+        self.start_again();
     }
 }
 

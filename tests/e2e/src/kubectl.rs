@@ -269,6 +269,16 @@ impl Kubectl {
         }
     }
 
+    /// Starts a command in a terminal of so many rows and columns, where a person would type.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[track_caller]
+    #[must_use]
+    pub fn terminal(&self, arguments: impl Arguments, size: (u16, u16)) -> Process {
+        Process::start_in_terminal(self.command(arguments), size)
+    }
+
     /// Starts a command that goes on: a watch, logs, a port-forward. Its input stays open.
     #[track_caller]
     #[must_use]

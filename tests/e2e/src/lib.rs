@@ -8,6 +8,7 @@
 //! | `UMBRA_BIN` | the `umbra` binary |
 //! | `KUBE_BIN` | the folder that `tests/kube/build.sh` has filled: `cluster` and `kubectl` |
 //! | `E2E_DIR` | where each run has its folder; absent, the folder for temporary files |
+//! | `E2E_HUB` | the form of the hub that the tests share: `standalone` (the default), or `aggregated`, behind a kube-apiserver |
 //! | `SHOW_RESULTS` | where to write what [`umbra_show`] records; absent, nothing is written |
 //!
 //! Without the programs the tests say on standard error that they are skipped; where `CI` is `true` that is a failure.
@@ -17,12 +18,16 @@
 //! `$E2E_DIR/e2e-*` until the next run.
 
 pub mod aggregated;
+pub mod any_hub;
 pub mod cluster;
 pub mod environment;
+mod front;
 pub mod http;
 pub mod hub;
 pub mod identity;
 pub mod kubectl;
 pub mod process;
+pub mod turn;
+pub mod user;
 pub mod wait;
 pub mod world;

@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -122,6 +124,46 @@ impl Process {
             readers: vec![out, err],
             status: None,
         }
+    }
+
+    /// Starts `command` in a terminal of so many rows and columns; what appears there is its standard output.
+    ///
+    /// # Panics
+    /// Where it cannot be started, or there is no terminal.
+    #[track_caller]
+    pub fn start_in_terminal(mut command: Command, size: (u16, u16)) -> Self {
+        let name = describe(&command);
+        let (ours, theirs) = terminal();
+        set_size(&ours, size);
+        let theirs = || theirs.try_clone().expect("a terminal can be opened more than once");
+        command
+            .stdin(theirs())
+            .stdout(theirs())
+            .stderr(theirs())
+            .process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        tell_reaper("started", child.id());
+        let input = ours.try_clone().expect("a terminal can be opened more than once");
+        let (stdout, reader) = collect(ours, None);
+        Self {
+            name,
+            child,
+            stdin: Some(OwnedFd::from(input).into()),
+            stdout,
+            stderr: Text::default(),
+            readers: vec![reader],
+            status: None,
+        }
+    }
+
+    /// Changes the size of its terminal to so many rows and columns, and tells it as a terminal does.
+    ///
+    /// # Panics
+    /// Where it was not started in one.
+    #[track_caller]
+    pub fn resize(&self, size: (u16, u16)) {
+        set_size(self.stdin.as_ref().expect("the input is open"), size);
+        self.signal(Signal::WINCH);
     }
 
     /// What it has written to standard output so far.
@@ -279,6 +321,30 @@ pub fn describe(command: &Command) -> String {
         line.push_str(&argument.to_string_lossy());
     }
     line
+}
+
+/// Both ends of a new terminal: the one that a person is at, and the one that programs are in.
+#[track_caller]
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there is a terminal");
+    grantpt(&ours).expect("it is ours");
+    unlockpt(&ours).expect("it is ours");
+    let path = ptsname(&ours, Vec::new()).expect("a terminal has a name");
+    let path = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+    let theirs = OpenOptions::new().read(true).write(true).open(path);
+    (ours.into(), theirs.expect("a terminal has two ends"))
+}
+
+#[track_caller]
+fn set_size(terminal: impl AsFd, (rows, columns): (u16, u16)) {
+    let size = rustix::termios::Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(terminal, size).expect("a terminal has a size");
 }
 
 fn collect(mut pipe: impl Read + Send + 'static, mut log: Option<File>) -> (Text, JoinHandle<()>) {

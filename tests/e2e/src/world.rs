@@ -1,15 +1,19 @@
 //! What the tests share: two clusters, `north` and `south`, both children of one hub, and a third cluster that is free.
+//!
+//! The hub has the form that `E2E_HUB` names: what works on a hub alone has to work behind a kube-apiserver, too.
 
 use std::ops::Deref;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use umbra_auth::certificates::CertificateAuthority;
-
+use crate::aggregated::Aggregated;
+use crate::any_hub::AnyHub;
 use crate::cluster::Cluster;
-use crate::environment::{self, Programs};
+use crate::environment::{self, Form, Programs};
 use crate::hub::Hub;
-use crate::identity::{self, Context, Credential};
 use crate::kubectl::Kubectl;
+use crate::turn::Shared;
+use crate::user::{Proof, User};
+use crate::wait;
 
 /// The names of the two children, as clusters and as children.
 pub const CHILDREN: [&str; 2] = ["north", "south"];
@@ -20,26 +24,30 @@ pub struct World {
     /// The programs.
     pub programs: &'static Programs,
     /// The hub with both children.
-    pub hub: Hub,
+    pub hub: Box<dyn AnyHub>,
     /// The children.
     pub children: [Cluster; 2],
+    robot: OnceLock<User>,
 }
 
-static WORLD: LazyLock<Option<RwLock<World>>> = LazyLock::new(|| {
+static WORLD: LazyLock<Option<World>> = LazyLock::new(|| {
     let programs = environment::programs()?;
-    let hub = Hub::start(programs, &[]);
-    let children = CHILDREN.map(|name| Cluster::start(programs, name));
-    for child in &children {
-        hub.join(&child.name, &child.name, &child.kubeconfig()).expect_success();
-    }
-    for child in &children {
-        hub.wait_for_child(&child.name);
-    }
-    Some(RwLock::new(World {
+    let world = World {
         programs,
-        hub,
-        children,
-    }))
+        hub: start_hub(programs, "hub"),
+        children: CHILDREN.map(|name| Cluster::start(programs, name)),
+        robot: OnceLock::new(),
+    };
+    for child in &world.children {
+        world
+            .hub
+            .join(&child.name, &child.name, &child.kubeconfig())
+            .expect_success();
+    }
+    for name in CHILDREN {
+        world.hub.wait_for_child(name);
+    }
+    Some(world)
 });
 
 static SPARE: LazyLock<Mutex<Cluster>> = LazyLock::new(|| {
@@ -47,13 +55,12 @@ static SPARE: LazyLock<Mutex<Cluster>> = LazyLock::new(|| {
     Mutex::new(Cluster::start(programs, "spare"))
 });
 
-/// A user with a kubeconfig for the hub and for the children.
-#[derive(Debug)]
-pub struct User {
-    /// The contexts `hub`, `view`, `fleet`, and for each child `NAME` through the hub and `NAME-direct`.
-    pub kubectl: Kubectl,
-    /// The certificate that the hub accepts.
-    pub certificate: umbra_auth::certificates::IssuedCertificate,
+/// A hub of the form that is asked for, without children.
+fn start_hub(programs: &Programs, name: &str) -> Box<dyn AnyHub> {
+    match environment::form() {
+        Form::Standalone => Box::new(Hub::start(programs, &[])),
+        Form::Aggregated => Box::new(Aggregated::start(programs, name)),
+    }
 }
 
 impl World {
@@ -62,20 +69,24 @@ impl World {
     /// # Panics
     /// Where it cannot be started.
     #[must_use]
-    pub fn shared() -> Option<RwLockReadGuard<'static, Self>> {
+    pub fn shared() -> Option<Shared<Self>> {
         // Asked first, so that every test that is skipped says so.
         environment::programs()?;
-        Some(WORLD.as_ref()?.read().unwrap_or_else(PoisonError::into_inner))
+        Self::started().map(Shared::beside_others)
     }
 
     /// The world without other tests, for those that kill the hub.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// Where it cannot be started, and where the test has asked for something shared before.
     #[must_use]
-    pub fn exclusive() -> Option<RwLockWriteGuard<'static, Self>> {
+    pub fn exclusive() -> Option<Shared<Self>> {
         environment::programs()?;
-        Some(WORLD.as_ref()?.write().unwrap_or_else(PoisonError::into_inner))
+        Self::started().map(Shared::alone)
+    }
+
+    pub(crate) fn started() -> Option<&'static Self> {
+        WORLD.as_ref()
     }
 
     /// The third cluster, to which only the holder does anything. To be asked for after the world.
@@ -88,49 +99,62 @@ impl World {
         guard
     }
 
-    /// A user with a certificate of the hub and one of each child.
+    /// Another hub of the same form, without children, for tests that the placements of others would disturb: those are for all
+    /// clusters.
     ///
     /// # Panics
-    /// Where one cannot be issued.
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn another_hub(&self) -> Box<dyn AnyHub> {
+        start_hub(self.programs, "another-hub")
+    }
+
+    /// A user whom the hub and the children know, and let do nothing yet. With a certificate the user is called `name` everywhere
+    /// and is in `groups`; with a token it is a service account of the hub.
+    ///
+    /// # Panics
+    /// Where one cannot be made.
     #[must_use]
     #[track_caller]
-    pub fn user(&self, name: &str, groups: &[&str]) -> User {
-        let hub_authority = identity::authority(self.hub.folder());
-        let certificate = identity::certificate(&hub_authority, name, groups);
-        let through_hub = Credential::Certificate(certificate.clone());
-        let mut direct: Vec<(String, CertificateAuthority, Credential)> = Vec::new();
+    pub fn user(&self, proof: Proof, name: &str, groups: &[&str]) -> User {
+        User::create(self, proof, name, groups)
+    }
+
+    /// kubectl on the view of all children as administrators who prove themselves in different ways: with a certificate, and with
+    /// the token of a service account of the hub. Both may do everything in the children.
+    ///
+    /// # Panics
+    /// Where there is no such service account and none can be made.
+    #[must_use]
+    #[track_caller]
+    pub fn views(&self) -> [Kubectl; 2] {
+        let robot = self.robot.get_or_init(|| self.start_robot());
+        [self.hub.view(), robot.kubectl.context("view")]
+    }
+
+    fn start_robot(&self) -> User {
+        let robot = self.user(Proof::Token, "administrator", &[]);
+        robot.let_in(self);
         for child in &self.children {
-            let authority = identity::authority(child.folder());
-            let credential = Credential::Certificate(identity::certificate(&authority, name, groups));
-            direct.push((format!("{}-direct", child.name), authority, credential));
+            let there = format!("--user={}", robot.name_on_children);
+            child.kubectl().ok([
+                "create",
+                "clusterrolebinding",
+                "e2e-administrator",
+                "--clusterrole=cluster-admin",
+                &there,
+            ]);
         }
-        let hub_pem = hub_authority.certificate_pem();
-        let through = |name, server| Context {
-            name,
-            server,
-            authority_pem: hub_pem,
-            credential: &through_hub,
-        };
-        let mut contexts = vec![
-            through("hub", self.hub.url()),
-            through("view", self.hub.view_url()),
-            through("fleet", self.hub.fleet_url()),
-        ];
-        for (child, (name, authority, credential)) in self.children.iter().zip(&direct) {
-            contexts.push(through(&child.name, self.hub.cluster_url(&child.name)));
-            let server = child.server().to_owned();
-            contexts.push(Context {
-                name,
-                server,
-                authority_pem: authority.certificate_pem(),
-                credential,
-            });
-        }
-        let path = environment::folder(name).join("kubeconfig");
-        identity::write_kubeconfig(&path, &contexts);
-        User {
-            kubectl: Kubectl::new(self.programs, &path),
-            certificate,
-        }
+        let view = robot.kubectl.context("view");
+        wait::for_text(
+            "the service account's permissions",
+            || view.run("get namespaces -o name").to_string(),
+            |text| {
+                CHILDREN
+                    .iter()
+                    .all(|child| text.contains(&format!("kube-system@{child}")))
+            },
+        );
+        robot
     }
 }

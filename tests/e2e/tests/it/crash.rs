@@ -81,7 +81,7 @@ fn state(child: &Kubectl, namespace: &str) -> Vec<Value> {
 
 #[test]
 fn a_hub_that_is_killed_while_it_places_ends_where_it_would_have() {
-    let Some(mut world) = World::exclusive() else { return };
+    let Some(world) = World::exclusive() else { return };
     let item = Item::open("crash");
     let spare = World::spare();
     world
@@ -96,7 +96,7 @@ fn a_hub_that_is_killed_while_it_places_ends_where_it_would_have() {
             .zip(world.children.iter().map(|child| child.kubectl().clone())),
     );
 
-    let reference = place(&mut world, &children, "crash-never", None);
+    let reference = place(&world, &children, "crash-never", None);
     for (name, objects) in ["third", "north", "south"].iter().zip(&reference) {
         assert_eq!(objects.len(), TEMPLATES, "{name}");
         assert!(
@@ -112,7 +112,7 @@ fn a_hub_that_is_killed_while_it_places_ends_where_it_would_have() {
         ("crash-late", 3 * TEMPLATES - 2),
     ];
     for (namespace, written) in rounds {
-        let state = place(&mut world, &children, namespace, Some(written));
+        let state = place(&world, &children, namespace, Some(written));
         assert_eq!(state, reference, "{namespace}");
     }
 
@@ -121,8 +121,8 @@ fn a_hub_that_is_killed_while_it_places_ends_where_it_would_have() {
         .hub
         .fleet()
         .ok("delete placement everything -n crash-late --wait=false");
-    world.hub.kill();
-    world.hub.start_again();
+    world.hub.crash();
+    world.hub.recover();
     wait::until("everything is withdrawn", wait::DEADLINE, || {
         let left: usize = children.iter().map(|(_, child)| state(child, "crash-late").len()).sum();
         if left == 0 {
@@ -152,7 +152,7 @@ fn a_hub_that_is_killed_while_it_places_ends_where_it_would_have() {
 }
 
 /// Places, kills the hub once the children have so many objects together, starts it again, and waits for the end.
-fn place(world: &mut World, children: &[(&str, Kubectl)], namespace: &str, kill_at: Option<usize>) -> Vec<Vec<Value>> {
+fn place(world: &World, children: &[(&str, Kubectl)], namespace: &str, kill_at: Option<usize>) -> Vec<Vec<Value>> {
     let fleet = world.hub.fleet();
     fleet.apply(&manifest(namespace));
     let count = || {
@@ -170,8 +170,8 @@ fn place(world: &mut World, children: &[(&str, Kubectl)], namespace: &str, kill_
                 Err(format!("{count} objects"))
             }
         });
-        world.hub.kill();
-        world.hub.start_again();
+        world.hub.crash();
+        world.hub.recover();
     }
     wait_for_condition(&fleet.namespace(namespace), "placement everything", "Applied", "True");
     wait::until("all objects", wait::DEADLINE, || {

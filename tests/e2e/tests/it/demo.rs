@@ -1,11 +1,13 @@
 //! `umbra up`, with and without `--demo`: what a newcomer runs first.
 
+use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::environment;
-use umbra_e2e::hub::Hub;
-use umbra_e2e::kubectl::Kubectl;
+use umbra_e2e::hub::{Hub, umbra};
+use umbra_e2e::kubectl::{Kubectl, Outcome};
 use umbra_e2e::wait;
 use umbra_show::Item;
 
+use crate::errors::says;
 use crate::fleet::{examples, wait_for_path};
 use crate::sorted_lines;
 
@@ -25,7 +27,7 @@ fn the_demo_comes_up_and_everything_it_suggests_works() {
     );
     let (places, returns) = (Item::open("demo.fleet"), Item::open("demo.return"));
     let start = std::time::Instant::now();
-    let mut hub = Hub::start(programs, &["--demo"]);
+    let hub = Hub::start(programs, &["--demo"]);
     for child in CHILDREN {
         hub.wait_for_child(child);
     }
@@ -136,7 +138,7 @@ fn a_hub_writes_contexts_stops_on_ctrl_c_and_finds_its_data_again() {
     let theirs = r#"{"apiVersion":"v1","kind":"Config","current-context":"mine","clusters":[{"name":"mine","cluster":{"server":"https://127.0.0.1:1"}}],"users":[{"name":"mine","user":{"token":"t"}}],"contexts":[{"name":"mine","context":{"cluster":"mine","user":"mine"}}]}"#;
     std::fs::write(&own, theirs).unwrap();
     let path = own.to_string_lossy().into_owned();
-    let mut hub = Hub::start_with(programs, &["--merge-kubeconfig"], &[("KUBECONFIG", &path)]);
+    let hub = Hub::start_with(programs, &["--merge-kubeconfig"], &[("KUBECONFIG", &path)]);
     let mine = Kubectl::new(programs, &own);
     let contexts = || sorted_lines(&mine.ok("config get-contexts -o name"));
     wait::until("the contexts are merged", wait::DEADLINE, || {
@@ -169,4 +171,33 @@ fn a_hub_writes_contexts_stops_on_ctrl_c_and_finds_its_data_again() {
     );
     assert_eq!(contexts(), ["mine", "umbra", "umbra-fleet", "umbra-view"]);
     item.pass("3 contexts beside the user's own, data found again");
+}
+
+#[test]
+fn a_port_and_a_data_directory_that_are_in_use_are_named() {
+    let Some(programs) = environment::programs() else {
+        return;
+    };
+    let item = Item::open("errors.port");
+    let hub = Hub::start(programs, &[]);
+    let up = |folder: &std::path::Path, port: u16| {
+        let mut command = umbra(programs);
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(folder)
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{port}"));
+        Outcome::of(command, "").expect_failure()
+    };
+    let port = hub.port();
+    says(
+        &up(&environment::folder("second"), port),
+        &[&port.to_string(), "in use", "choose another address"],
+    );
+    says(
+        &up(hub.folder(), environment::free_port()),
+        &["choose another data directory"],
+    );
+    item.pass("names the port and what to do");
 }

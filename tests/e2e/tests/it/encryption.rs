@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::environment;
 use umbra_e2e::hub::{self, Hub};
 use umbra_e2e::kubectl::{Kubectl, Outcome};
@@ -158,11 +159,11 @@ fn keys_change_without_losing_a_secret() {
     write(&configuration(&[identity]));
     // States are kept for a second, so that nobody waits for ten minutes until a key can go.
     let flags = ["--encryption-provider-config", &file, "--history", "1s"];
-    let mut hub = Hub::start(programs, &flags);
+    let hub = Hub::start(programs, &flags);
     hub.root().apply(&secret("db", &text));
     assert_eq!(files_with(hub.folder(), &text), [hub.folder().join("store.redb")]);
 
-    let restart = |hub: &mut Hub, providers: &[(&str, &str)]| {
+    let restart = |hub: &Hub, providers: &[(&str, &str)]| {
         let (status, process) = hub.stop();
         assert!(status.success(), "{}", process.output());
         write(&configuration(providers));
@@ -172,15 +173,15 @@ fn keys_change_without_losing_a_secret() {
     let says = |hub: &Hub, words: &str| {
         wait::for_text(words, || hub.output(), |output| output.contains(words));
     };
-    restart(&mut hub, &[one, identity]);
+    restart(&hub, &[one, identity]);
     says(&hub, "1 values were rewritten");
     // It is plain nowhere any more that can be read: without `identity`, plain values are refused.
-    restart(&mut hub, &[one]);
-    restart(&mut hub, &[two, one]);
+    restart(&hub, &[one]);
+    restart(&hub, &[two, one]);
     says(&hub, "the key one is not needed any more and can be removed from");
-    restart(&mut hub, &[two]);
+    restart(&hub, &[two]);
 
-    let refused = |hub: &mut Hub, text: &str, words: &[&str]| {
+    let refused = |hub: &Hub, text: &str, words: &[&str]| {
         write(text);
         let mut command = hub::umbra(programs);
         command
@@ -195,9 +196,9 @@ fn keys_change_without_losing_a_secret() {
     let (status, process) = hub.stop();
     assert!(status.success(), "{}", process.output());
     let missing = ["\"two\"", "not configured", "configured: one", &file, "Add the key"];
-    refused(&mut hub, &configuration(&[one, identity]), &missing);
+    refused(&hub, &configuration(&[one, identity]), &missing);
     let wrong = ["the secret of the key \"two\" is not the one", &file, "backup"];
-    refused(&mut hub, &configuration(&[("two", SECRETS[0])]), &wrong);
+    refused(&hub, &configuration(&[("two", SECRETS[0])]), &wrong);
     let faulty =
         "apiVersion: v1\nkind: EncryptionConfiguration\nresources:\n- resources: [Secrets]\n  providers: [kms: {}]\n";
     let faults = [
@@ -206,7 +207,7 @@ fn keys_change_without_losing_a_secret() {
         "line 4, column 15",
         "line 5, column 15",
     ];
-    refused(&mut hub, faulty, &faults);
+    refused(&hub, faulty, &faults);
 
     write(&configuration(&[two]));
     hub.start_again();

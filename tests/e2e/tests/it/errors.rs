@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use umbra_e2e::environment;
-use umbra_e2e::hub::{self, Hub};
 use umbra_e2e::identity::{self, Context, Credential};
-use umbra_e2e::kubectl::Outcome;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
@@ -17,7 +15,7 @@ const OUTAGE: Duration = Duration::from_secs(180);
 
 /// That an error has all these words.
 #[track_caller]
-fn says(error: &str, words: &[&str]) {
+pub(crate) fn says(error: &str, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "{word:?} is not in: {error}");
     }
@@ -100,32 +98,6 @@ fn joining_says_what_is_wrong_with_a_kubeconfig() {
 }
 
 #[test]
-fn a_port_and_a_data_directory_that_are_in_use_are_named() {
-    let Some(world) = World::shared() else { return };
-    let item = Item::open("errors.port");
-    let up = |folder: &std::path::Path, port: u16| {
-        let mut command = hub::umbra(world.programs);
-        command
-            .arg("up")
-            .arg("--data-dir")
-            .arg(folder)
-            .arg("--listen")
-            .arg(format!("127.0.0.1:{port}"));
-        Outcome::of(command, "").expect_failure()
-    };
-    let port = world.hub.port();
-    says(
-        &up(&environment::folder("second"), port),
-        &[&port.to_string(), "in use", "choose another address"],
-    );
-    says(
-        &up(world.hub.folder(), environment::free_port()),
-        &["choose another data directory"],
-    );
-    item.pass("names the port and what to do");
-}
-
-#[test]
 fn an_override_with_a_missing_path_names_object_cluster_and_patch() {
     let Some(world) = World::shared() else { return };
     let item = Item::open("errors.override");
@@ -197,7 +169,7 @@ fn a_child_that_stops_answering_is_shown_as_last_known_with_a_warning() {
     let item = Item::open("errors.outage");
     let spare = World::spare();
     // A hub of its own: the placements of other tests are for all clusters.
-    let hub = Hub::start(world.programs, &[]);
+    let hub = world.another_hub();
     for (name, cluster) in [("outage", &*spare), ("north", &world.children[0])] {
         hub.join(name, &cluster.name, &cluster.kubeconfig()).expect_success();
         hub.wait_for_child(name);

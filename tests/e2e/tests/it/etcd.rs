@@ -4,6 +4,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
+use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::environment;
 use umbra_e2e::hub::{self, Hub};
 use umbra_e2e::kubectl::{Kubectl, Outcome};
@@ -30,7 +31,7 @@ fn a_hub_on_etcd_serves_restarts_and_recovers() {
     };
     let item = Item::open("storage.etcd-hub");
     let endpoints = servers.endpoints().join(",");
-    let mut hub = Hub::start(programs, &["--demo", "--etcd-servers", &endpoints]);
+    let hub = Hub::start(programs, &["--demo", "--etcd-servers", &endpoints]);
     for child in CHILDREN {
         hub.wait_for_child(child);
     }
@@ -57,7 +58,7 @@ fn a_hub_on_etcd_serves_restarts_and_recovers() {
     let found = runtime.block_on(keys_with(&servers, HIDDEN));
     assert_eq!(found, ["/umbra-hub/umbra/hub/core/configmaps/default/open"]);
 
-    restart(&mut hub);
+    restart(&hub);
     outage(&hub, &runtime, &mut servers);
 
     let (status, process) = hub.stop();
@@ -103,7 +104,7 @@ fn watch_a_scaling(view: &Kubectl) {
     watch.signal(Signal::TERM);
 }
 
-fn restart(hub: &mut Hub) {
+fn restart(hub: &Hub) {
     let deployments = |hub: &Hub| sorted_lines(&hub.view().ok("get deploy -A -o name"));
     let before = deployments(hub);
     hub.kill();

@@ -3,7 +3,6 @@
 
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment;
-use umbra_e2e::hub::Hub;
 use umbra_e2e::identity::{self, Context, Credential};
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
@@ -44,7 +43,7 @@ fn every_kind_of_credential_joins_and_leaves_nothing_behind() {
     let (joins, leaves) = (Item::open("join"), Item::open("leave"));
     let spare = World::spare();
     // A hub of its own: the placements of other tests are for all clusters.
-    let hub = Hub::start(world.programs, &[]);
+    let hub = world.another_hub();
 
     // The context's name is the same in both files, and in the third, whose credential a program prints.
     let authority = identity::authority(spare.folder());

@@ -13,6 +13,7 @@ mod etcd;
 mod fleet;
 mod join;
 mod storage;
+mod streams;
 mod tenant;
 mod view;
 mod write;

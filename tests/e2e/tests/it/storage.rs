@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::environment::{self, Programs};
 use umbra_e2e::hub::Hub;
 use umbra_e2e::kubectl::Kubectl;
@@ -46,7 +47,7 @@ fn a_backup_of_a_running_hub_brings_everything_back() {
         return;
     };
     let item = Item::open("storage.backup.hub");
-    let mut hub = Hub::start(programs, &[]);
+    let hub = Hub::start(programs, &[]);
     let root = hub.root();
     let manifest: String = (0..OBJECTS)
         .map(|number| config_map(&format!("item-{number:02}"), "kept"))

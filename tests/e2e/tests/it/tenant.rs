@@ -2,49 +2,31 @@
 //! get more through the hub.
 
 use umbra_e2e::http;
-use umbra_e2e::identity;
 use umbra_e2e::kubectl::Kubectl;
+use umbra_e2e::user::{Proof, User};
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
 
 use crate::{deploy, namespace_everywhere, sorted_lines};
 
-/// Lets a user enter the view and the roots of the children; what is there for whom, the children say.
-fn let_in(world: &World, user: &str) {
-    let hub = world.hub.root();
-    hub.ok([
-        "create",
-        "clusterrole",
-        &format!("enter-{user}"),
-        "--verb=get,create,update,patch,delete",
-        "--resource=views.umbra.dev/proxy,managedclusters.umbra.dev/proxy",
-    ]);
-    hub.ok([
-        "create",
-        "clusterrolebinding",
-        &format!("enter-{user}"),
-        &format!("--clusterrole=enter-{user}"),
-        &format!("--user={user}"),
-    ]);
-}
-
 /// Directly in the child: may read pods and deployments, and their logs, of one namespace.
-fn grant(child: &Kubectl, namespace: &str, user: &str) {
+fn grant(child: &Kubectl, namespace: &str, user: &User) {
     let child = child.namespace(namespace);
+    let (name, there) = (user.short_name.as_str(), &user.name_on_children);
     child.ok([
         "create",
         "role",
-        user,
+        name,
         "--verb=get,list,watch",
         "--resource=pods,pods/log,deployments.apps,configmaps",
     ]);
     child.ok([
         "create",
         "rolebinding",
-        user,
-        &format!("--role={user}"),
-        &format!("--user={user}"),
+        name,
+        &format!("--role={name}"),
+        &format!("--user={there}"),
     ]);
 }
 
@@ -52,21 +34,56 @@ fn grant(child: &Kubectl, namespace: &str, user: &str) {
 fn a_tenant_sees_exactly_what_the_children_let_it_see() {
     let Some(world) = World::shared() else { return };
     let item = Item::open("tenant.sees");
+    let figure = sees_its_own(&world, &world.user(Proof::Certificate, "alice", &["team"]));
+    item.pass(&figure);
+}
+
+#[test]
+fn the_rest_is_the_childs_403() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("tenant.forbidden");
+    let figure = gets_the_childs_403(&world, &world.user(Proof::Certificate, "bob", &["team"]));
+    item.pass(&figure);
+}
+
+#[test]
+fn a_tenant_cannot_use_the_hub_to_get_more() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("tenant.no-more");
+    let figure = gets_no_more(&world, &world.user(Proof::Certificate, "mallory", &["team"]));
+    item.pass(&figure);
+}
+
+#[test]
+fn a_tenant_with_a_token_of_the_hub_is_treated_alike() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("tenant.token");
+    sees_its_own(&world, &world.user(Proof::Token, "alice-robot", &[]));
+    gets_the_childs_403(&world, &world.user(Proof::Token, "bob-robot", &[]));
+    let figure = gets_no_more(&world, &world.user(Proof::Token, "mallory-robot", &[]));
+    item.pass(&format!("sees its own, the child's 403, {figure}"));
+}
+
+/// Pods and deployments of one namespace of one child, as long as they are granted.
+fn sees_its_own(world: &World, alice: &User) -> String {
+    let (own, other) = (
+        format!("{}-own", alice.short_name),
+        format!("{}-other", alice.short_name),
+    );
     let [north, south] = world.children.each_ref().map(|child| child.kubectl().clone());
-    for namespace in ["tenant-own", "tenant-other"] {
-        namespace_everywhere(&world, namespace);
+    for namespace in [&own, &other] {
+        namespace_everywhere(world, namespace);
         for child in [&north, &south] {
             deploy(&child.namespace(namespace), "web", 1);
         }
     }
-    let alice = world.user("alice", &["team"]);
-    let_in(&world, "alice");
+    alice.let_in(world);
     let view = alice.kubectl.context("view");
     // Nothing yet.
     assert!(view.fails("get pods -A").contains("Forbidden"));
 
-    grant(&north, "tenant-own", "alice");
-    let expected: Vec<String> = sorted_lines(&north.ok("get pods -n tenant-own -o name"))
+    grant(&north, &own, alice);
+    let expected: Vec<String> = sorted_lines(&north.ok(format!("get pods -n {own} -o name")))
         .into_iter()
         .map(|name| format!("{name}@north"))
         .collect();
@@ -82,33 +99,33 @@ fn a_tenant_sees_exactly_what_the_children_let_it_see() {
         sorted_lines(&view.ok("get deploy -A -o name")),
         ["deployment.apps/web@north"]
     );
-    assert_eq!(sorted_lines(&view.ok("get pods -n tenant-own -o name")), expected);
+    assert_eq!(sorted_lines(&view.ok(format!("get pods -n {own} -o name"))), expected);
     assert_eq!(
-        view.ok("get deploy web -n tenant-own -o name").trim(),
+        view.ok(format!("get deploy web -n {own} -o name")).trim(),
         "deployment.apps/web@north",
         "bare: alice has one"
     );
     let pod = expected[0].trim_start_matches("pod/").to_owned();
-    assert!(view.ok(["logs", "-n", "tenant-own", &pod]).contains("nginx"));
+    assert!(view.ok(["logs", "-n", &own, &pod]).contains("nginx"));
 
     // A watch shows the same.
     let mut watch = view.start("get pods -A -w -o name");
     watch.wait_for("her pods", |text| text.contains(&expected[0]));
-    north.ok("delete pods --all -n tenant-other");
-    north.ok("rollout restart deploy/web -n tenant-own");
+    north.ok(format!("delete pods --all -n {other}"));
+    north.ok(format!("rollout restart deploy/web -n {own}"));
     let seen = watch.wait_for("her new pod", |text| text.lines().any(|line| line != expected[0]));
-    let own = north.ok("get pods -n tenant-own -o name");
+    let pods = north.ok(format!("get pods -n {own} -o name"));
     for line in sorted_lines(&seen).iter().filter(|line| **line != expected[0]) {
         let name = line.trim_end_matches("@north");
         assert!(
-            own.contains(name) || line.ends_with("@north") && name.contains("web-"),
-            "{line}\n{own}"
+            pods.contains(name) || line.ends_with("@north") && name.contains("web-"),
+            "{line}\n{pods}"
         );
     }
     watch.stop();
 
     // What is taken away is gone from the view.
-    north.ok("delete rolebinding alice -n tenant-own");
+    north.ok(format!("delete rolebinding {} -n {own}", alice.short_name));
     wait::until("alice sees nothing", wait::DEADLINE, || {
         let outcome = view.run("get pods -A");
         if outcome.stderr.contains("Forbidden") {
@@ -117,29 +134,24 @@ fn a_tenant_sees_exactly_what_the_children_let_it_see() {
             Err(outcome.to_string())
         }
     });
-    item.pass(&format!(
-        "1 namespace of 1 child, {:.1} s after the grant",
-        took.as_secs_f64()
-    ));
+    format!("1 namespace of 1 child, {:.1} s after the grant", took.as_secs_f64())
 }
 
-#[test]
-fn the_rest_is_the_childs_403() {
-    let Some(world) = World::shared() else { return };
-    let item = Item::open("tenant.forbidden");
-    namespace_everywhere(&world, "tenant-rest");
+/// For everything else, in the same words as without the hub.
+fn gets_the_childs_403(world: &World, bob: &User) -> String {
+    let namespace = format!("{}-rest", bob.short_name);
+    namespace_everywhere(world, &namespace);
     let [north, south] = world.children.each_ref().map(|child| child.kubectl().clone());
     for child in [&north, &south] {
-        child.ok("create configmap settings -n tenant-rest --from-literal=a=b");
+        child.ok(format!("create configmap settings -n {namespace} --from-literal=a=b"));
     }
-    let bob = world.user("bob", &["team"]);
-    let_in(&world, "bob");
-    grant(&north, "tenant-rest", "bob");
+    bob.let_in(world);
+    grant(&north, &namespace, bob);
     let view = bob.kubectl.context("view");
     wait::for_text(
         "bob sees his config maps",
         || {
-            let outcome = view.run("get configmaps -n tenant-rest -o name");
+            let outcome = view.run(format!("get configmaps -n {namespace} -o name"));
             format!("{}{}", outcome.stdout, outcome.stderr)
         },
         |text| text.contains("settings@north"),
@@ -147,53 +159,58 @@ fn the_rest_is_the_childs_403() {
     // The same words as without the hub, but for the user's own certificate.
     let refused = [
         "get pods -n kube-system",
-        "get secrets -n tenant-rest",
+        &format!("get secrets -n {namespace}"),
         "get nodes",
         "get configmaps -A",
-        "delete configmap settings -n tenant-rest",
-        "create configmap more -n tenant-rest",
+        &format!("delete configmap settings -n {namespace}"),
+        &format!("create configmap more -n {namespace}"),
     ];
     for command in refused {
         let through = bob.kubectl.context("north").fails(command);
         let direct = bob.kubectl.context("north-direct").fails(command);
         assert_eq!(through, direct, "{command}");
         assert!(
-            through.to_lowercase().contains("forbidden") && through.contains("\"bob\""),
+            through.to_lowercase().contains("forbidden") && through.contains(&format!("\"{}\"", bob.name_on_children)),
             "{through}"
         );
     }
-    let south_refuses = bob.kubectl.context("south").fails("get configmaps -n tenant-rest");
+    let south_refuses = bob
+        .kubectl
+        .context("south")
+        .fails(format!("get configmaps -n {namespace}"));
     assert!(south_refuses.to_lowercase().contains("forbidden"), "{south_refuses}");
     // Through the view.
     for command in [
         "get pods -n kube-system",
-        "get secrets -n tenant-rest",
+        &format!("get secrets -n {namespace}"),
         "get nodes",
-        "delete configmap settings@north -n tenant-rest",
-        "delete configmap settings@south -n tenant-rest",
-        "label configmap settings@north -n tenant-rest a=b",
-        "get configmap settings@south -n tenant-rest",
+        &format!("delete configmap settings@north -n {namespace}"),
+        &format!("delete configmap settings@south -n {namespace}"),
+        &format!("label configmap settings@north -n {namespace} a=b"),
+        &format!("get configmap settings@south -n {namespace}"),
     ] {
         let refused = view.fails(command);
         assert!(refused.to_lowercase().contains("forbidden"), "{command}: {refused}");
     }
     for child in [&north, &south] {
         assert_eq!(
-            child.path("configmap settings -n tenant-rest", "{.metadata.labels}{.data.a}"),
+            child.path(
+                format!("configmap settings -n {namespace}"),
+                "{.metadata.labels}{.data.a}"
+            ),
             "b"
         );
     }
-    item.pass(&format!("{} of {} in the child's words", refused.len(), refused.len()));
+    format!("{} of {} in the child's words", refused.len(), refused.len())
 }
 
-#[test]
-fn a_tenant_cannot_use_the_hub_to_get_more() {
-    let Some(world) = World::shared() else { return };
-    let item = Item::open("tenant.no-more");
-    namespace_everywhere(&world, "tenant-more");
-    let mallory = world.user("mallory", &["team"]);
-    let_in(&world, "mallory");
-    grant(world.children[0].kubectl(), "tenant-more", "mallory");
+/// By kubectl, and by headers and paths that kubectl does not send.
+fn gets_no_more(world: &World, mallory: &User) -> String {
+    let namespace = format!("{}-more", mallory.short_name);
+    namespace_everywhere(world, &namespace);
+    mallory.let_in(world);
+    grant(world.children[0].kubectl(), &namespace, mallory);
+    let administrator = world.hub.administrator();
     let mut refused = 0;
     let mut expect_refusal = |kubectl: &Kubectl, command: &str| {
         let error = kubectl.fails(command);
@@ -205,9 +222,9 @@ fn a_tenant_cannot_use_the_hub_to_get_more() {
     // As somebody else.
     for context in ["hub", "view", "north", "south", "fleet"] {
         for flags in [
-            vec!["--as=umbra-admin"],
-            vec!["--as=mallory", "--as-group=umbra:admins"],
-            vec!["--as=mallory", "--as-group=system:masters"],
+            vec![format!("--as={administrator}")],
+            vec![format!("--as={}", mallory.name), "--as-group=umbra:admins".to_owned()],
+            vec![format!("--as={}", mallory.name), "--as-group=system:masters".to_owned()],
         ] {
             let kubectl = flags.iter().fold(of(context), |kubectl, flag| kubectl.with(flag));
             expect_refusal(&kubectl, "get secrets -A");
@@ -218,7 +235,10 @@ fn a_tenant_cannot_use_the_hub_to_get_more() {
         "get managedclusters",
         "get secrets -n umbra-system",
         "get clusterroles",
-        "create clusterrolebinding mine --clusterrole=cluster-admin --user=mallory",
+        &format!(
+            "create clusterrolebinding mine --clusterrole=cluster-admin --user={}",
+            mallory.name
+        ),
         "delete managedcluster north",
         "create namespace mine",
     ] {
@@ -234,72 +254,67 @@ fn a_tenant_cannot_use_the_hub_to_get_more() {
     expect_refusal(&of("north"), "create token default -n kube-system");
     expect_refusal(
         &of("north"),
-        "create rolebinding more -n tenant-more --clusterrole=admin --user=mallory",
+        &format!(
+            "create rolebinding more -n {namespace} --clusterrole=admin --user={}",
+            mallory.name_on_children
+        ),
     );
 
-    // Headers that kubectl does not send.
-    let authority = identity::authority(world.hub.folder());
-    let roots = [
-        ("/api/v1/secrets".to_owned(), "hub"),
+    refused += unusual_requests(world, mallory);
+    format!("{refused} of {refused} attempts refused")
+}
+
+/// Sends what kubectl does not send, to everything that answers; how many attempts were refused.
+fn unusual_requests(world: &World, mallory: &User) -> usize {
+    let api = "/apis/umbra.dev/v1alpha1";
+    let paths = [
+        ("hub", "/api/v1/secrets".to_owned()),
+        ("view", format!("{api}/views/all/proxy/api/v1/secrets")),
+        ("north", format!("{api}/managedclusters/north/proxy/api/v1/secrets")),
+        ("south", format!("{api}/managedclusters/south/proxy/api/v1/secrets")),
         (
-            "/apis/umbra.dev/v1alpha1/views/all/proxy/api/v1/secrets".to_owned(),
-            "view",
-        ),
-        (
-            "/apis/umbra.dev/v1alpha1/managedclusters/north/proxy/api/v1/secrets".to_owned(),
-            "north",
-        ),
-        (
-            "/apis/umbra.dev/v1alpha1/managedclusters/south/proxy/api/v1/secrets".to_owned(),
-            "south",
-        ),
-        (
-            "/apis/umbra.dev/v1alpha1/managedclusters/north/proxy/../../../../../../api/v1/secrets".to_owned(),
             "out of a root",
+            format!("{api}/managedclusters/north/proxy/../../../../../../api/v1/secrets"),
         ),
         (
-            "/apis/umbra.dev/v1alpha1/managedclusters/north/proxy/%2e%2e/south/proxy/api/v1/secrets".to_owned(),
             "over to a root",
+            format!("{api}/managedclusters/north/proxy/%2e%2e/south/proxy/api/v1/secrets"),
         ),
     ];
+    let administrator = world.hub.administrator();
     let headers: [&[(&str, &str)]; 5] = [
         &[],
         &[
-            ("Impersonate-User", "umbra-admin"),
+            ("Impersonate-User", administrator),
             ("Impersonate-Group", "umbra:admins"),
         ],
         &[("Impersonate-Group", "system:masters")],
-        &[("X-Remote-User", "umbra-admin"), ("X-Remote-Group", "system:masters")],
+        &[("X-Remote-User", administrator), ("X-Remote-Group", "system:masters")],
         &[
             ("Connection", "Impersonate-User"),
             ("Impersonate-Extra-Scopes", "all"),
             ("Impersonate-Uid", "0"),
         ],
     ];
-    for (path, root) in &roots {
-        for headers in headers {
-            for certificate in [None, Some(&mallory.certificate)] {
-                let request = format!("GET {path}");
-                let answer = http::request(
-                    world.hub.port(),
-                    authority.certificate_pem(),
-                    certificate,
-                    &request,
-                    headers,
-                );
-                assert!(
-                    [400, 401, 403, 404].contains(&answer.status),
-                    "{root} with {headers:?}: {}",
-                    answer.text
-                );
-                assert!(
-                    !answer.text.contains("\"items\""),
-                    "{root} with {headers:?}: {}",
-                    answer.text
-                );
-                refused += 1;
+    let authorization = mallory.authorization();
+    let authorization = authorization.as_deref().map(|value| ("Authorization", value));
+    let mut refused = 0;
+    for door in world.hub.doors() {
+        for (root, path) in &paths {
+            for headers in headers {
+                for known in [false, true] {
+                    let certificate = mallory.certificate().filter(|_| known);
+                    let mut headers = headers.to_vec();
+                    headers.extend(authorization.filter(|_| known));
+                    let request = format!("GET {path}");
+                    let answer = http::request(door.port, &door.authority_pem, certificate, &request, &headers);
+                    let seen = format!("{}, {root} with {headers:?}: {}", door.name, answer.text);
+                    assert!([400, 401, 403, 404].contains(&answer.status), "{seen}");
+                    assert!(!answer.text.contains("\"items\""), "{seen}");
+                    refused += 1;
+                }
             }
         }
     }
-    item.pass(&format!("{refused} of {refused} attempts refused"));
+    refused
 }

@@ -1,7 +1,8 @@
-//! The view root: the copies of many children as one API.
+//! The view root: the copies of many children as one API, for administrators with a certificate and with a token of the hub.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use umbra_e2e::kubectl::Kubectl;
 use umbra_e2e::wait;
 use umbra_e2e::world::{CHILDREN, World};
 use umbra_show::Item;
@@ -16,35 +17,33 @@ fn tables_begin_with_the_cluster_and_go_on_as_the_child_prints_them() {
     for child in &world.children {
         deploy(&child.kubectl().namespace("view-table"), "web", 2);
     }
-    let view = world.hub.view();
-    let (table, _) = wait::for_text(
-        "all four pods",
-        || view.ok("get pods -n view-table"),
-        |table| table.matches("Running").count() == 4,
-    );
     let own = world.children[0].kubectl().ok("get pods -n view-table");
-    let header = |table: &str| {
-        table
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
     let mut expected = vec!["CLUSTER".to_owned()];
     expected.extend(header(&own));
-    assert_eq!(header(&table), expected, "{table}");
-    for row in table.lines().skip(1) {
-        let cells: Vec<&str> = row.split_whitespace().collect();
-        assert!(CHILDREN.contains(&cells[0]), "{row}");
-        assert!(cells[1].ends_with(&format!("@{}", cells[0])), "{row}");
+    for view in world.views() {
+        let (table, _) = wait::for_text(
+            "all four pods",
+            || view.ok("get pods -n view-table"),
+            |table| table.matches("Running").count() == 4,
+        );
+        assert_eq!(header(&table), expected, "{table}");
+        for row in table.lines().skip(1) {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            assert!(CHILDREN.contains(&cells[0]), "{row}");
+            assert!(cells[1].ends_with(&format!("@{}", cells[0])), "{row}");
+        }
+        let everywhere = view.ok("get pods -A");
+        assert_eq!(header(&everywhere)[..2], ["NAMESPACE", "CLUSTER"], "{everywhere}");
+        let wide = view.ok("get pods -n view-table -o wide");
+        assert!(header(&wide).contains(&"NODE".to_owned()), "{wide}");
     }
-    let everywhere = view.ok("get pods -A");
-    assert_eq!(header(&everywhere)[..2], ["NAMESPACE", "CLUSTER"], "{everywhere}");
-    let wide = view.ok("get pods -n view-table -o wide");
-    assert!(header(&wide).contains(&"NODE".to_owned()), "{wide}");
     item.pass(&format!("columns {}", expected.join(" ")));
+}
+
+/// The columns of a table.
+fn header(table: &str) -> Vec<String> {
+    let line = table.lines().next().unwrap_or_default();
+    line.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
@@ -75,9 +74,10 @@ fn what_is_copied_is_what_the_children_have() {
         "endpointslices.discovery.k8s.io",
         "serviceaccounts",
     ];
-    let view = world.hub.view();
     let mut objects = 0;
-    for resource in resources {
+    let views = world.views();
+    // Who asks alternates between them.
+    for (resource, view) in resources.into_iter().zip(views.iter().cycle()) {
         objects += wait::until(&format!("{resource} of both children"), wait::DEADLINE, || {
             let mut expected = Vec::new();
             for child in &world.children {
@@ -94,9 +94,11 @@ fn what_is_copied_is_what_the_children_have() {
         });
     }
     // In pages, and not at all for what is never copied.
-    let paged = sorted_lines(&view.ok("get clusterroles --chunk-size=7 -o name"));
-    assert!(paged.len() > 14);
-    assert!(paged.windows(2).all(|pair| pair[0] != pair[1]), "{paged:#?}");
+    for view in &views {
+        let paged = sorted_lines(&view.ok("get clusterroles --chunk-size=7 -o name"));
+        assert!(paged.len() > 14);
+        assert!(paged.windows(2).all(|pair| pair[0] != pair[1]), "{paged:#?}");
+    }
     item.pass(&format!("{} resources, {objects} objects", resources.len()));
 }
 
@@ -108,16 +110,22 @@ fn labels_select_clusters() {
     for child in &world.children {
         deploy(&child.kubectl().namespace("view-selector"), "web", 1);
     }
-    let view = world.hub.view();
+    for view in world.views() {
+        wait::until("both copies", wait::DEADLINE, || {
+            let found = sorted_lines(&view.ok("get deploy -n view-selector -o name"));
+            if found.len() == 2 {
+                Ok(())
+            } else {
+                Err(found.join("\n"))
+            }
+        });
+        select(&view);
+    }
+    item.pass("only that cluster's");
+}
+
+fn select(view: &Kubectl) {
     let names = |selector: &str| sorted_lines(&view.ok(["get", "deploy", "-A", "-l", selector, "-o", "name"]));
-    wait::until("both copies", wait::DEADLINE, || {
-        let found = sorted_lines(&view.ok("get deploy -n view-selector -o name"));
-        if found.len() == 2 {
-            Ok(())
-        } else {
-            Err(found.join("\n"))
-        }
-    });
     for child in CHILDREN {
         let found = names(&format!("umbra.dev/cluster={child}"));
         assert!(found.contains(&format!("deployment.apps/web@{child}")), "{found:?}");
@@ -129,7 +137,6 @@ fn labels_select_clusters() {
     let both = names("umbra.dev/cluster in (north,south),app=web");
     assert!(both.iter().any(|name| name.ends_with("@north")) && both.iter().any(|name| name.ends_with("@south")));
     assert!(names("umbra.dev/cluster=elsewhere").is_empty());
-    item.pass("only that cluster's");
 }
 
 #[test]
@@ -140,7 +147,15 @@ fn a_watch_sees_a_pod_that_is_deleted_through_the_view() {
     for child in &world.children {
         deploy(&child.kubectl().namespace("view-watch"), "web", 1);
     }
-    let view = world.hub.view();
+    let mut longest = Duration::ZERO;
+    for view in world.views() {
+        longest = longest.max(watch_a_deletion(&world, &view));
+    }
+    item.pass(&format!("DELETED after {:.1} s", longest.as_secs_f64()));
+}
+
+/// How long it takes until the watch has it.
+fn watch_a_deletion(world: &World, view: &Kubectl) -> Duration {
     let scoped = view.namespace("view-watch");
     wait::until("both copies", wait::DEADLINE, || {
         let found = sorted_lines(&scoped.ok("get pods -o name"));
@@ -182,7 +197,7 @@ fn a_watch_sees_a_pod_that_is_deleted_through_the_view() {
             .fails(["get", "pod", bare])
             .contains("NotFound")
     );
-    item.pass(&format!("DELETED after {:.1} s", took.as_secs_f64()));
+    took
 }
 
 #[test]
@@ -198,31 +213,32 @@ fn names_are_qualified_and_bare_ones_work_where_they_are_unique() {
     world.children[1]
         .kubectl()
         .ok("create configmap alone -n view-names --from-literal=a=b");
-    let view = world.hub.view().namespace("view-names");
-    wait::until("the copies", wait::DEADLINE, || {
-        let found = view.ok("get configmaps -o name");
-        if found.contains("alone@south") && found.matches("both@").count() == 2 {
-            Ok(())
-        } else {
-            Err(found)
-        }
-    });
-    let object = view.json("get configmap both@north");
-    assert_eq!(object["metadata"]["name"], "both@north");
-    assert_eq!(object["metadata"]["labels"]["umbra.dev/cluster"], "north");
     let own = world.children[0].kubectl().json("get configmap both -n view-names");
-    assert_eq!(object["metadata"]["uid"], own["metadata"]["uid"], "the child's UID");
-    assert_eq!(view.json("get configmap alone")["metadata"]["name"], "alone@south");
+    for view in world.views().map(|view| view.namespace("view-names")) {
+        wait::until("the copies", wait::DEADLINE, || {
+            let found = view.ok("get configmaps -o name");
+            if found.contains("alone@south") && found.matches("both@").count() == 2 {
+                Ok(())
+            } else {
+                Err(found)
+            }
+        });
+        let object = view.json("get configmap both@north");
+        assert_eq!(object["metadata"]["name"], "both@north");
+        assert_eq!(object["metadata"]["labels"]["umbra.dev/cluster"], "north");
+        assert_eq!(object["metadata"]["uid"], own["metadata"]["uid"], "the child's UID");
+        assert_eq!(view.json("get configmap alone")["metadata"]["name"], "alone@south");
 
-    let ambiguous = view.fails("get configmap both");
-    assert!(
-        ambiguous.contains("both@north") && ambiguous.contains("both@south"),
-        "{ambiguous}"
-    );
-    let absent = view.fails("get configmap nowhere");
-    assert!(absent.contains("NotFound"), "{absent}");
-    let elsewhere = view.fails("get configmap both@elsewhere");
-    assert!(elsewhere.contains("elsewhere"), "{elsewhere}");
+        let ambiguous = view.fails("get configmap both");
+        assert!(
+            ambiguous.contains("both@north") && ambiguous.contains("both@south"),
+            "{ambiguous}"
+        );
+        let absent = view.fails("get configmap nowhere");
+        assert!(absent.contains("NotFound"), "{absent}");
+        let elsewhere = view.fails("get configmap both@elsewhere");
+        assert!(elsewhere.contains("elsewhere"), "{elsewhere}");
+    }
     item.pass("409 names both@north, both@south");
     Item::open("errors.ambiguous").pass("names both@north and both@south");
 }
@@ -234,28 +250,30 @@ fn people_find_their_way_in_a_view() {
     for child in &world.children {
         deploy(&child.kubectl().namespace("view-tour"), "web", 1);
     }
-    let view = world.hub.view().namespace("view-tour");
+    let views = world.views().map(|view| view.namespace("view-tour"));
     let pod = format!(
         "{}@south",
         pod_of(&world.children[1].kubectl().namespace("view-tour"), "web")
     );
-    wait::until("the copy", wait::DEADLINE, || {
-        let found = view.ok("get pods -o name");
-        if found.contains(&pod) { Ok(()) } else { Err(found) }
-    });
-    assert!(view.ok("api-resources").contains("deployments"));
-    assert!(
-        view.ok("explain deployment.spec.replicas")
-            .contains("Number of desired pods")
-    );
-    assert!(view.ok(["describe", "pod", &pod]).contains("nginx"));
-    assert!(view.ok(["logs", &pod]).contains("nginx"));
-    assert_eq!(view.ok(["exec", &pod, "--", "echo", "hello"]), "hello\n");
-    // Not copied, and therefore served live.
-    assert!(view.ok("get events -o name").contains("@south"));
-    assert!(view.ok("get deploy web@south -o yaml").contains("name: web@south"));
-    assert!(
-        view.ok("rollout status deployment/web@south --timeout=60s")
-            .contains("successfully rolled out")
-    );
+    for view in views {
+        wait::until("the copy", wait::DEADLINE, || {
+            let found = view.ok("get pods -o name");
+            if found.contains(&pod) { Ok(()) } else { Err(found) }
+        });
+        assert!(view.ok("api-resources").contains("deployments"));
+        assert!(
+            view.ok("explain deployment.spec.replicas")
+                .contains("Number of desired pods")
+        );
+        assert!(view.ok(["describe", "pod", &pod]).contains("nginx"));
+        assert!(view.ok(["logs", &pod]).contains("nginx"));
+        assert_eq!(view.ok(["exec", &pod, "--", "echo", "hello"]), "hello\n");
+        // Not copied, and therefore served live.
+        assert!(view.ok("get events -o name").contains("@south"));
+        assert!(view.ok("get deploy web@south -o yaml").contains("name: web@south"));
+        assert!(
+            view.ok("rollout status deployment/web@south --timeout=60s")
+                .contains("successfully rolled out")
+        );
+    }
 }
