@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the programs of the tests into a folder: cluster, informer, an unmodified kubectl, and an unmodified etcd.
+# Builds the programs of the tests into a folder: cluster, informer, an unmodified kubectl, an unmodified etcd, and specs of
+# Kubernetes' own end-to-end suite with the command that runs them in parallel.
 #
 #   tests/kube/build.sh OUTDIR
 #
@@ -31,3 +32,6 @@ done
 
 go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/" ./cmd/cluster ./cmd/informer k8s.io/kubernetes/cmd/kubectl
 go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "-s -w" -o "$out/etcd" go.etcd.io/etcd/server/v3
+# ginkgo takes a program for a suite by the end of its name.
+go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "$flags" -o "$out/specs.test" ./cmd/specs
+go build -p "${GO_BUILD_PARALLEL:-2}" -ldflags "-s -w" -o "$out/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
