@@ -9,27 +9,24 @@ use umbra_apimachinery::status::{Reason, Status};
 use umbra_protobuf::ProtobufError;
 use umbra_registry::resource::Body;
 
-/// How large a body may be (`MaxRequestBodyBytes` of kube-apiserver's defaults), in bytes.
-pub(crate) const LIMIT: usize = 3 * 1024 * 1024;
-
-/// Reads a body to its end.
+/// Reads a body to its end, as far as it has no more than `limit` bytes.
 ///
 /// # Errors
 /// 413 for one that is too large, 400 for one that breaks off.
-pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Status> {
+pub(crate) async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Status> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > LIMIT) {
-        return Err(too_large());
+    if announced.is_some_and(|length: usize| length > limit) {
+        return Err(too_large(limit));
     }
     let mut read = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| Status::bad_request(format!("the request body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > LIMIT {
-            return Err(too_large());
+        if read.len() + data.len() > limit {
+            return Err(too_large(limit));
         }
         if read.is_empty() && body.is_end_stream() {
             return Ok(data);
@@ -39,10 +36,10 @@ pub(crate) async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes, S
     Ok(read.freeze())
 }
 
-fn too_large() -> Status {
+fn too_large(limit: usize) -> Status {
     Status::failure(
         Reason::RequestEntityTooLarge,
-        format!("Request entity too large: limit is {LIMIT}"),
+        format!("Request entity too large: limit is {limit}"),
     )
 }
 

@@ -41,9 +41,6 @@ use crate::respond::{add_warnings, empty, failure};
 use crate::service::ApiServer;
 use crate::{health, routes, verbs};
 
-/// When a short request has to be answered (`RequestTimeout` of kube-apiserver).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -296,10 +293,8 @@ impl ApiServer {
         {
             return answer;
         }
-        let deadline = arrival.started
-            + query
-                .timeout()?
-                .map_or(REQUEST_TIMEOUT, |asked| asked.min(REQUEST_TIMEOUT));
+        let limit = self.limits().request_timeout;
+        let deadline = arrival.started + query.timeout()?.map_or(limit, |asked| asked.min(limit));
 
         let user = self.authenticated(arrival, &mut request).await?;
         let user = arrival.authenticated.get_or_init(|| user);

@@ -48,4 +48,4 @@ mod tests;
 
 pub use filters::{Authenticate, Delegated, PeerCertificates};
 pub use health::{Check, Checks};
-pub use service::{ApiServer, ApiServerBuilder, InProcess};
+pub use service::{ApiServer, ApiServerBuilder, InProcess, Limits};

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,7 +34,7 @@ use crate::watchdog;
 const HEADER_BYTES: usize = 1 << 20;
 /// Headers of one request of HTTP/1.1, in number. hyper's 100 is less than the groups of some users.
 const HEADER_COUNT: usize = 2048;
-/// Streams of one connection: through an aggregator the watches of many users share one.
+/// Streams of one connection by default: through an aggregator the watches of many users share one.
 const STREAMS: u32 = 1000;
 /// Bytes of a request body that are on the way: 99% of objects fit (`secure_serving.go`, `resourceBody99Percentile`).
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -88,13 +88,21 @@ pub enum ServerError {
     },
 }
 
-/// How a server ends.
+/// How a server treats connections, and how it ends.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerOptions {
     /// How long requests still come in after readiness fails. Default 0; as long as load balancers take to notice.
     pub shutdown_delay: Duration,
     /// How long requests may take to finish after that. Default 30 s.
     pub grace: Duration,
+    /// Whether HTTP/2 is spoken. Default yes; without, every watch has a connection of its own.
+    pub http2: bool,
+    /// Streams of one HTTP/2 connection (`http2-max-streams-per-connection`). Default 1000.
+    pub http2_streams: u32,
+    /// How likely an HTTP/2 request is the last that its connection takes: the client is told by GOAWAY to open another one,
+    /// which a load balancer may lead elsewhere, and what is under way goes on (`k8s.io/apiserver/pkg/server/filters/goaway.go`).
+    /// 0 to 0.02, default 0: kube-aggregator does not always bear it (<https://github.com/kubernetes/kubernetes/issues/135285>).
+    pub goaway_chance: f64,
 }
 
 impl Default for ServerOptions {
@@ -102,6 +110,9 @@ impl Default for ServerOptions {
         Self {
             shutdown_delay: Duration::ZERO,
             grace: Duration::from_secs(30),
+            http2: true,
+            http2_streams: STREAMS,
+            goaway_chance: 0.0,
         }
     }
 }
@@ -140,6 +151,9 @@ impl Server {
         if tls.alpn_protocols.is_empty() {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
+        if !options.http2 {
+            tls.alpn_protocols.retain(|protocol| protocol != b"h2");
+        }
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ServerError::AddressInUse { address, source },
             _ => ServerError::Bind { address, source },
@@ -166,6 +180,7 @@ impl Server {
         let connections = Arc::new(Connections {
             acceptor: self.acceptor,
             api: self.api.clone(),
+            options: self.options,
             tasks: TaskTracker::new(),
             finish: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -248,6 +263,7 @@ async fn accept(listener: TcpListener, connections: &Arc<Connections>, stop: &Ca
 struct Connections {
     acceptor: TlsAcceptor,
     api: ApiServer,
+    options: ServerOptions,
     tasks: TaskTracker,
     /// Connections take no more requests.
     finish: CancellationToken,
@@ -287,16 +303,21 @@ impl Connections {
             abort: abort.clone(),
             peer,
         };
+        let retire = self.finish.child_token();
+        let (retiring, chance) = (retire.clone(), self.options.goaway_chance);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(certificates.clone());
             request.extensions_mut().insert(connection.clone());
+            if chance > 0.0 && request.version() == Version::HTTP_2 && rand::random::<f64>() < chance {
+                retiring.cancel();
+            }
             api.clone().call(request)
         });
-        let builder = builder(Tracked(self.tasks.clone()));
+        let builder = builder(Tracked(self.tasks.clone()), self.options);
         let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let result = tokio::select! {
             result = served.as_mut() => result,
-            () = self.finish.cancelled() => {
+            () = retire.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 served.await
             }
@@ -315,8 +336,11 @@ fn set_up(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-fn builder(executor: Tracked) -> auto::Builder<Tracked> {
+fn builder(executor: Tracked, options: ServerOptions) -> auto::Builder<Tracked> {
     let mut builder = auto::Builder::new(executor);
+    if !options.http2 {
+        builder = builder.http1_only();
+    }
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -326,7 +350,7 @@ fn builder(executor: Tracked) -> auto::Builder<Tracked> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(options.http2_streams)
         .max_header_list_size(HEADER_BYTES as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -28,6 +29,29 @@ use crate::watchdog::Watchdog;
 const DEFAULT_READS: usize = 400;
 const DEFAULT_WRITES: usize = 200;
 
+/// What one request may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// When a short request has to be answered (`--request-timeout` of kube-apiserver). Default 60 s.
+    pub request_timeout: Duration,
+    /// How long a watch lasts that does not say how long it wants to, up to twice this, so that those that began together do
+    /// not end together (`--min-request-timeout`). Default 30 min.
+    pub watch_timeout: Duration,
+    /// Bytes of a body that is read here; what is sent on to a child is the child's to limit (`MaxRequestBodyBytes`).
+    /// Default 3 MiB.
+    pub body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(60),
+            watch_timeout: Duration::from_secs(1800),
+            body_bytes: 3 * 1024 * 1024,
+        }
+    }
+}
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// All roots behind one HTTP service. Clones are cheap and share everything.
@@ -43,6 +67,7 @@ struct Inner {
     metrics: Metrics,
     audit: Option<AuditLog>,
     in_flight: InFlight,
+    limits: Limits,
     watchdog: Arc<Watchdog>,
     draining: Arc<AtomicBool>,
     watches_end: CancellationToken,
@@ -65,6 +90,7 @@ pub struct ApiServerBuilder {
     audit: Option<AuditLog>,
     reads: usize,
     writes: usize,
+    limits: Limits,
 }
 
 impl std::fmt::Debug for ApiServerBuilder {
@@ -104,6 +130,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// What one request may take.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// The server.
     #[must_use]
     pub fn build(mut self) -> ApiServer {
@@ -127,6 +160,7 @@ impl ApiServerBuilder {
                 metrics: self.metrics,
                 audit: self.audit,
                 in_flight: InFlight::new(self.reads, self.writes),
+                limits: self.limits,
                 watchdog: Arc::default(),
                 draining,
                 watches_end: CancellationToken::new(),
@@ -147,6 +181,7 @@ impl ApiServer {
             audit: None,
             reads: DEFAULT_READS,
             writes: DEFAULT_WRITES,
+            limits: Limits::default(),
         }
     }
 
@@ -195,6 +230,10 @@ impl ApiServer {
 
     pub(crate) fn in_flight(&self) -> &InFlight {
         &self.inner.in_flight
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.inner.limits
     }
 
     pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {

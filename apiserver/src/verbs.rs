@@ -26,10 +26,6 @@ use crate::watch::{self, EventEncoder};
 const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, \
                            application/strategic-merge-patch+json, application/apply-patch+yaml";
 
-/// Watches end after a random time between this and twice this where the client names none, so that those that began
-/// together do not end together (`MinRequestTimeout` of kube-apiserver).
-const WATCH_TIMEOUT_SECONDS: u64 = 1800;
-
 /// Subresources that are connections or streams rather than objects.
 const CONNECTIONS: [&str; 6] = ["attach", "exec", "log", "portforward", "proxy", "tunnel"];
 
@@ -57,7 +53,7 @@ pub(crate) async fn serve(
         return Err(method_not_allowed());
     }
     let Some(resource) = api.resource(&info.group_version_resource()) else {
-        return review_or_nothing(api, context, request).await;
+        return review_or_nothing(server, api, context, request).await;
     };
     check_path(context, resource.descriptor(), request.method())?;
     if is_connection(&info.subresource) {
@@ -88,7 +84,7 @@ pub(crate) async fn serve(
             serve_watch(server, &*resource, context, query, representation, connection).await
         }
         _ => {
-            let write = read_write(context, request, query).await?;
+            let write = read_write(server, context, request, query).await?;
             if is_review(resource.descriptor())
                 && let Some(answer) = api.review(context, &write.body).await
             {
@@ -154,6 +150,7 @@ fn is_review(descriptor: &ResourceDescriptor) -> bool {
 }
 
 async fn review_or_nothing(
+    server: &ApiServer,
     api: &dyn Api,
     context: &RequestContext,
     request: Request<Body>,
@@ -163,7 +160,7 @@ async fn review_or_nothing(
     }
     let (parts, body) = request.into_parts();
     let media_type = body::media_type(&parts.headers);
-    let body = body::read(&parts.headers, body).await?;
+    let body = body::read(&parts.headers, body, server.limits().body_bytes).await?;
     let body = body::object_to_json(&media_type, body)?;
     match api.review(context, &body).await {
         Some(answer) => Ok(json(StatusCode::CREATED, answer?)),
@@ -182,7 +179,7 @@ async fn serve_watch(
     let mut options = query.list_options(true)?;
     let seconds = options.timeout_seconds.unwrap_or_else(|| {
         let jitter: f64 = rand::random();
-        WATCH_TIMEOUT_SECONDS + (jitter * WATCH_TIMEOUT_SECONDS as f64) as u64
+        server.limits().watch_timeout.mul_f64(1.0 + jitter).as_secs()
     });
     options.timeout_seconds = Some(seconds);
     let begins = resource.watch(context, context.info.namespace(), &options);
@@ -217,13 +214,18 @@ fn write_verb(context: &RequestContext, media_type: &str) -> Result<WriteVerb, S
     })
 }
 
-async fn read_write(context: &RequestContext, request: Request<Body>, query: &Query) -> Result<WriteRequest, Status> {
+async fn read_write(
+    server: &ApiServer,
+    context: &RequestContext,
+    request: Request<Body>,
+    query: &Query,
+) -> Result<WriteRequest, Status> {
     let info = &context.info;
     let (parts, body) = request.into_parts();
     let media_type = body::media_type(&parts.headers);
     let verb = write_verb(context, &media_type)?;
     let mut options = query.write_options(verb, &context.user_agent)?;
-    let body = body::read(&parts.headers, body).await?;
+    let body = body::read(&parts.headers, body, server.limits().body_bytes).await?;
     let (body, content_type) = match verb {
         WriteVerb::Patch(_) => (body, media_type),
         WriteVerb::Delete | WriteVerb::DeleteCollection => {

@@ -9,6 +9,7 @@
 //! Deviations from Go, all of webpki: X.509 version 1 certificates, a certificate authority used as the client's own
 //! certificate, and the extended key usage `any` are refused.
 
+mod options;
 mod verified;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 use umbra_apimachinery::user::UserInfo;
 
 use self::verified::VerifiedChains;
+pub use self::options::{CipherSuite, TlsOptions, TlsVersion};
 use crate::authenticate::{AuthenticationError, Credentials, RequestAuthenticator};
 use crate::peer::user_of;
 
@@ -290,10 +292,24 @@ impl ResolvesServerCert for ReloadableServingCertificate {
 /// # Errors
 /// [`TlsError::Serve`].
 pub fn server_config(certificate: &ReloadableServingCertificate) -> Result<ServerConfig, TlsError> {
-    let provider = crypto_provider();
+    server_config_with(certificate, &TlsOptions::default())
+}
+
+/// As [`server_config`], with the versions and cipher suites of `options`.
+///
+/// # Errors
+/// [`TlsError::Serve`].
+pub fn server_config_with(
+    certificate: &ReloadableServingCertificate,
+    options: &TlsOptions,
+) -> Result<ServerConfig, TlsError> {
+    let mut provider = CryptoProvider::clone(&crypto_provider());
+    options.restrict(&mut provider);
+    let versions = options.versions(&provider);
+    let provider = Arc::new(provider);
     let verifier = Arc::new(RequestClientCertificate::new(&provider));
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|source| TlsError::Serve { source })?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificate.clone()));

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::fake::{FakeHub, get, request, send};
-use crate::{ApiServer, Check, Checks};
+use crate::{ApiServer, Check, Checks, Limits};
 
 const POD: &str = "/api/v1/namespaces/shop/pods/a";
 
@@ -150,6 +150,13 @@ async fn requests_have_deadlines() {
     assert_eq!(started.elapsed().as_secs(), 5);
     get(&server, "/api/v1/namespaces/shop/pods/hangs?timeout=1h", &[]).await;
     assert_eq!(started.elapsed().as_secs(), 65);
+    let limits = Limits {
+        request_timeout: std::time::Duration::from_secs(7),
+        ..Limits::default()
+    };
+    let brief = FakeHub::new(0, 0).server_with(|builder| builder.limits(limits));
+    get(&brief, "/api/v1/namespaces/shop/pods/hangs", &[]).await;
+    assert_eq!(started.elapsed().as_secs(), 72);
     assert_eq!(
         get(&server, "/api/v1/namespaces/shop/pods/a?timeout=soon", &[])
             .await

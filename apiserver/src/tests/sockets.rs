@@ -97,11 +97,15 @@ fn certificate() -> (ServerConfig, RootCertStore) {
 }
 
 async fn listen(api: ApiServer) -> Listening {
-    let (config, roots) = certificate();
     let options = ServerOptions {
         grace: Duration::from_secs(10),
         ..ServerOptions::default()
     };
+    listen_with(api, options).await
+}
+
+async fn listen_with(api: ApiServer, options: ServerOptions) -> Listening {
+    let (config, roots) = certificate();
     let any = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(any, config, api, options).await.unwrap();
     let (address, shutdown, tasks) = (server.local_address(), CancellationToken::new(), TaskTracker::new());
@@ -118,6 +122,15 @@ async fn listen(api: ApiServer) -> Listening {
 impl Listening {
     async fn connect(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         self.connect_as(protocol, None).await
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth()
     }
 
     async fn connect_as(
@@ -269,4 +282,109 @@ async fn a_port_in_use_is_named() {
         text.contains(&listening.address.to_string()) && text.contains("choose another address"),
         "{text}"
     );
+}
+
+type Requests = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
+
+/// A connection of HTTP/2, and what waits for its end.
+async fn http2(listening: &Listening) -> (Requests, tokio::task::JoinHandle<Result<(), hyper::Error>>) {
+    let io = TokioIo::new(listening.connect(b"h2").await);
+    let (requests, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    (requests, TaskTracker::new().spawn(connection))
+}
+
+fn read_request() -> Request<Empty<Bytes>> {
+    Request::get("https://localhost/api/v1/namespaces/shop/pods/a")
+        .header("authorization", "alice")
+        .body(Empty::new())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_is_retired_by_chance_and_what_is_under_way_goes_on() {
+    let hub = FakeHub::new(0, 0);
+    let sender = hub.next_watch();
+    let options = ServerOptions {
+        goaway_chance: 1.0,
+        ..ServerOptions::default()
+    };
+    let listening = listen_with(hub.server(), options).await;
+    let (mut requests, connection) = http2(&listening).await;
+    let response = requests.send_request(watch_request()).await.unwrap();
+    let mut body = response.into_body();
+    // Requests may still come in until the client has seen the GOAWAY; then it takes another connection for them.
+    let retired = async { while requests.send_request(read_request()).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, retired).await.unwrap();
+    sender.send(Event::Added(pod("a", 0))).await.unwrap();
+    let event = next_data(&mut body).await.unwrap();
+    assert!(event.starts_with(br#"{"type":"ADDED""#));
+    assert!(!connection.is_finished());
+    drop(sender);
+    assert_eq!(next_data(&mut body).await, None);
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap();
+    let (mut again, _) = http2(&listening).await;
+    assert_eq!(again.send_request(read_request()).await.unwrap().status(), 200);
+    listening.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_connection_stays_where_nothing_is_left_to_chance() {
+    let listening = listen(FakeHub::new(0, 0).server()).await;
+    let (mut requests, connection) = http2(&listening).await;
+    for _ in 0..100 {
+        assert_eq!(requests.send_request(read_request()).await.unwrap().status(), 200);
+    }
+    assert!(!connection.is_finished());
+    listening.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn clients_are_told_how_many_streams_a_connection_takes() {
+    let hub = FakeHub::new(0, 0);
+    let senders = [hub.next_watch()];
+    let options = ServerOptions {
+        http2_streams: 1,
+        ..ServerOptions::default()
+    };
+    let listening = listen_with(hub.server(), options).await;
+    let (mut requests, _connection) = http2(&listening).await;
+    let watching = requests.send_request(watch_request()).await.unwrap();
+    let mut second = std::pin::pin!(requests.send_request(read_request()));
+    // The client itself holds the request back: the watch takes the only stream.
+    for _ in 0..100 {
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(watching);
+    drop(senders);
+    let response = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    listening.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn http2_can_be_left_out() {
+    let options = ServerOptions {
+        http2: false,
+        ..ServerOptions::default()
+    };
+    let listening = listen_with(FakeHub::new(0, 0).server(), options).await;
+    let io = TokioIo::new(listening.connect(b"http/1.1").await);
+    let (mut requests, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let _connection = TaskTracker::new().spawn(connection);
+    let request = Request::get("/api/v1/namespaces/shop/pods/a")
+        .header("host", "localhost")
+        .header("authorization", "alice")
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    assert_eq!(requests.send_request(request).await.unwrap().status(), 200);
+    let mut config = listening.client_config();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(listening.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let refused = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    assert!(refused.is_err(), "there is no protocol in common");
+    listening.shutdown.cancel();
 }

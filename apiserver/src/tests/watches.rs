@@ -8,7 +8,7 @@ use umbra_apimachinery::status::Status;
 use umbra_registry::resource::{Body, Event};
 
 use super::fake::{FakeHub, get, pod, request};
-use crate::ApiServer;
+use crate::{ApiServer, Limits};
 
 const WATCH: &str = "/api/v1/pods?watch=1&resourceVersion=5&allowWatchBookmarks=true";
 
@@ -175,4 +175,21 @@ async fn watches_end_in_time_and_with_the_server() {
     let started = tokio::time::Instant::now();
     assert!(events(&mut body).await.is_empty());
     assert_eq!(started.elapsed().as_secs(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_without_a_time_of_its_own_ends_by_that_of_the_server() {
+    let hub = FakeHub::new(0, 0);
+    let sender = hub.next_watch();
+    let limits = Limits {
+        watch_timeout: std::time::Duration::from_secs(100),
+        ..Limits::default()
+    };
+    let server = hub.server_with(|builder| builder.limits(limits));
+    let started = tokio::time::Instant::now();
+    let mut body = begin(&server, WATCH, &[]).await;
+    assert!(events(&mut body).await.is_empty());
+    let lasted = started.elapsed().as_secs();
+    assert!((100..=200).contains(&lasted), "{lasted}");
+    drop(sender);
 }

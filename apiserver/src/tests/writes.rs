@@ -6,6 +6,7 @@ use umbra_registry::request::{FieldValidation, PatchType};
 use umbra_registry::resource::WriteVerb;
 
 use super::fake::{FakeHub, request, send};
+use crate::Limits;
 
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 
@@ -113,6 +114,15 @@ async fn bodies_have_a_limit() {
         (answer.code.as_u16(), &answer.json()["reason"]),
         (413, &json!("RequestEntityTooLarge"))
     );
+    let limits = Limits {
+        body_bytes: 1000,
+        ..Limits::default()
+    };
+    let server = FakeHub::new(0, 0).server_with(|builder| builder.limits(limits));
+    for (size, want) in [(1000, 201), (1001, 413)] {
+        let answer = send(&server, request("POST", PODS, &[], &"x".repeat(size))).await;
+        assert_eq!(answer.code.as_u16(), want, "{size}");
+    }
 }
 
 #[tokio::test]

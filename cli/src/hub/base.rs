@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use umbra_api::cluster::Sync;
 use umbra_apiserver::{Check, Checks};
 use umbra_child::Children;
 use umbra_controllers::cluster::{ClusterController, ClusterControllerParts};
@@ -46,6 +47,8 @@ pub(crate) struct Controllers {
     pub(crate) credentials: kube::Client,
     pub(crate) shared: Shared,
     pub(crate) fleets: Fleets,
+    /// What is copied of every cluster, and what of none.
+    pub(crate) sync: Sync,
     /// What is this replica's to do.
     pub(crate) leases: Leases,
 }
@@ -72,6 +75,7 @@ impl Base {
             credentials,
             shared,
             fleets,
+            sync,
             leases,
         } = controllers;
         let clusters = ClusterController::new(ClusterControllerParts {
@@ -80,6 +84,7 @@ impl Base {
             directory: Arc::clone(&shared.directory),
             children: shared.children.clone(),
             documents: Arc::clone(&shared.documents),
+            sync,
         })
         .with_credentials(credentials)
         .with_leases(leases.clone());

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use umbra_api::cluster::Sync;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
 use umbra_apiserver::ApiServer;
@@ -102,7 +103,6 @@ impl Hub {
         listen: SocketAddr,
     ) -> Result<Serving> {
         let audit = audit.start(&base.tracker)?;
-        let (hub, tokens) = base.hub(data).await?;
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
@@ -125,6 +125,7 @@ impl Hub {
             credentials: client.clone(),
             shared,
             fleets,
+            sync: Sync::default(),
             leases: Leases::sole(),
         });
         let shutdown = CancellationToken::new();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use umbra_auth::tls::TlsVersion;
 
 use crate::hub::{AuditArguments, StorageArguments};
 
@@ -40,6 +41,10 @@ pub(crate) struct ServeArguments {
     #[command(flatten)]
     pub(super) serving: ServingArguments,
     #[command(flatten)]
+    pub(super) limits: LimitArguments,
+    #[command(flatten)]
+    pub(super) controllers: ControllerArguments,
+    #[command(flatten)]
     pub(super) authentication: AuthenticationArguments,
     #[command(flatten)]
     pub(super) authorization: AuthorizationArguments,
@@ -73,6 +78,37 @@ pub(super) struct ServingArguments {
     /// The key of --tls-cert-file, as PEM.
     #[arg(long, env = "UMBRA_TLS_PRIVATE_KEY_FILE", value_name = "FILE")]
     pub(super) tls_private_key_file: Option<PathBuf>,
+    /// The oldest version of TLS that is spoken: VersionTLS12 or VersionTLS13.
+    #[arg(
+        long,
+        env = "UMBRA_TLS_MIN_VERSION",
+        default_value = "VersionTLS12",
+        value_name = "VERSION",
+        value_parser = tls_version
+    )]
+    pub(super) tls_min_version: TlsVersion,
+    /// The cipher suites of TLS 1.2 that may be used, by their names at IANA [default: all that are safe]. Those of TLS 1.3 are
+    /// always offered.
+    #[arg(long, env = "UMBRA_TLS_CIPHER_SUITES", value_delimiter = ',', value_name = "NAMES")]
+    pub(super) tls_cipher_suites: Option<Vec<String>>,
+    /// Speak HTTP/1.1 alone.
+    #[arg(long, env = "UMBRA_DISABLE_HTTP2_SERVING")]
+    pub(super) disable_http2_serving: bool,
+    /// How long requests still come in after readiness fails: as long as a Service takes to send them elsewhere.
+    #[arg(
+        long,
+        env = "UMBRA_SHUTDOWN_DELAY_DURATION",
+        default_value = "0s",
+        value_name = "DURATION",
+        value_parser = duration
+    )]
+    pub(super) shutdown_delay_duration: Duration,
+}
+
+/// What requests may take.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitArguments {
     /// How many short reads are served at a time.
     #[arg(
         long,
@@ -89,15 +125,55 @@ pub(super) struct ServingArguments {
         value_name = "NUMBER"
     )]
     pub(super) max_mutating_requests_inflight: usize,
-    /// How long requests still come in after readiness fails: as long as a Service takes to send them elsewhere.
+    /// When a short request has to be answered; watches, logs and connections are none.
     #[arg(
         long,
-        env = "UMBRA_SHUTDOWN_DELAY_DURATION",
-        default_value = "0s",
+        env = "UMBRA_REQUEST_TIMEOUT",
+        default_value = "60s",
         value_name = "DURATION",
         value_parser = duration
     )]
-    pub(super) shutdown_delay_duration: Duration,
+    pub(super) request_timeout: Duration,
+    /// After how many seconds the server ends a watch whose client names no time, up to twice as many.
+    #[arg(
+        long,
+        env = "UMBRA_MIN_REQUEST_TIMEOUT",
+        default_value_t = 1800,
+        value_name = "SECONDS"
+    )]
+    pub(super) min_request_timeout: u64,
+    /// How large an object may be that is written to the hub, a view or a fleet, in bytes; --etcd-servers have a limit of their
+    /// own.
+    #[arg(
+        long,
+        env = "UMBRA_MAX_REQUEST_BODY_BYTES",
+        default_value_t = 3 * 1024 * 1024,
+        value_name = "BYTES"
+    )]
+    pub(super) max_request_body_bytes: usize,
+    /// How many requests and watches one HTTP/2 connection takes at a time [default: 1000].
+    #[arg(long, env = "UMBRA_HTTP2_MAX_STREAMS_PER_CONNECTION", value_name = "NUMBER")]
+    pub(super) http2_max_streams_per_connection: Option<u32>,
+    /// How likely a request of HTTP/2 makes its client open another connection, so that load spreads over replicas; 0 to 0.02
+    /// [default: 0, because a kube-apiserver in front does not always bear it].
+    #[arg(long, env = "UMBRA_GOAWAY_CHANCE", value_name = "CHANCE")]
+    pub(super) goaway_chance: Option<f64>,
+}
+
+/// What is copied, and who does the work.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Controllers")]
+pub(super) struct ControllerArguments {
+    /// What is copied of every child, beside what is by default and what its ManagedCluster includes: `secrets`,
+    /// `deployments.apps`, `*.apps`, `*`.
+    #[arg(long, env = "UMBRA_SYNC_INCLUDE", value_delimiter = ',', value_name = "PATTERNS")]
+    pub(super) sync_include: Vec<String>,
+    /// What is copied of no child, whatever its ManagedCluster or --sync-include say.
+    #[arg(long, env = "UMBRA_SYNC_EXCLUDE", value_delimiter = ',', value_name = "PATTERNS")]
+    pub(super) sync_exclude: Vec<String>,
+    /// Only answer requests; copying children and planning and dispatching fleets is left to other replicas on the same etcd.
+    #[arg(long, env = "UMBRA_SERVE_ONLY")]
+    pub(super) serve_only: bool,
 }
 
 /// Who clients are.
@@ -206,6 +282,14 @@ pub(super) struct AuthorizationArguments {
         value_parser = duration
     )]
     pub(super) authorization_webhook_cache_unauthorized_ttl: Duration,
+}
+
+fn tls_version(text: &str) -> Result<TlsVersion, String> {
+    match text {
+        "VersionTLS12" => Ok(TlsVersion::Tls12),
+        "VersionTLS13" => Ok(TlsVersion::Tls13),
+        _ => Err("it can be VersionTLS12 or VersionTLS13".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -8,6 +8,7 @@ mod certificate;
 mod clients;
 mod flags;
 mod keys;
+mod limits;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use umbra_apiserver::audit::AuditLog;
 use umbra_apiserver::server::Server;
 use umbra_apiserver::{ApiServer, Delegated};
 use umbra_auth::delegation::{AccessReviews, DelegatedAuthorizer, HubReviewer, TokenReviews};
-use umbra_auth::tls::server_config;
+use umbra_auth::tls::server_config_with;
 use umbra_auth::trust::{ClientTrust, TrustKeeper};
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::ensure_roots;
@@ -138,6 +139,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     let api = ApiServer::builder(Arc::new(roots), Arc::new(Delegated::new(trust, Some(Arc::new(tokens)))))
         .checks(base.checks(store.check_name()))
         .in_flight(plan.in_flight.0, plan.in_flight.1)
+        .limits(plan.limits)
         .audit(audit.clone())
         .build();
     let certificate = certificate::serve(
@@ -147,7 +149,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
         &base.tracker,
         base.cancel.clone(),
     );
-    let tls = server_config(&certificate.await?)?;
+    let tls = server_config_with(&certificate.await?, &plan.tls)?;
     let server = Server::bind(plan.listen, tls, api.clone(), plan.server).await;
     let server = server.context("see --bind-address and --secure-port")?;
 
@@ -155,12 +157,17 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     ensure_roots(&client)
         .await
         .context("the objects every hub has cannot be created")?;
-    let leases = leases(base, store, plan.replica_name)?;
+    let leases = if plan.serve_only {
+        Leases::none()
+    } else {
+        leases(base, store, plan.replica_name)?
+    };
     base.run_controllers(Controllers {
         client,
         credentials: plan.clients.hub,
         shared,
         fleets,
+        sync: plan.sync,
         leases,
     });
     let shutdown = CancellationToken::new();

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use umbra_api::cluster::Sync;
 use umbra_apimachinery::user::MASTERS;
+use umbra_apiserver::Limits;
 use umbra_apiserver::server::ServerOptions;
 use umbra_auth::delegation::{AccessReviewOptions, AlwaysAllow, TokenReviewOptions};
 use umbra_auth::request_header::RequestHeaderOptions;
-use umbra_auth::tls::{CaBundle, ReloadableServingCertificate};
+use umbra_auth::tls::{CaBundle, ReloadableServingCertificate, TlsOptions};
 use umbra_auth::trust::TrustOptions;
 
 use super::clients::Clients;
 use super::flags::{AuthenticationArguments, AuthorizationArguments, ServeArguments, ServingArguments};
+use super::limits;
 use crate::hub::{AuditArguments, StorageArguments};
 use crate::up::data_dir::DataDir;
 
@@ -23,7 +26,11 @@ pub(super) struct Plan {
     pub(super) clients: Clients,
     pub(super) listen: SocketAddr,
     pub(super) server: ServerOptions,
+    pub(super) tls: TlsOptions,
+    pub(super) limits: Limits,
     pub(super) in_flight: (usize, usize),
+    pub(super) sync: Sync,
+    pub(super) serve_only: bool,
     pub(super) certificate: CertificatePlan,
     pub(super) trust: TrustOptions,
     pub(super) tolerate_lookup_failure: bool,
@@ -58,6 +65,16 @@ impl Plan {
     pub(super) async fn new(arguments: ServeArguments) -> Result<Self> {
         let mut faults = Vec::new();
         let certificate = certificate(&arguments.serving, arguments.api_service, &mut faults);
+        let server = limits::server(&arguments.serving, &arguments.limits, &mut faults);
+        let tls = limits::tls(&arguments.serving, &mut faults);
+        let limits = limits::requests(&arguments.limits, &mut faults);
+        let sync = limits::sync(&arguments.controllers, &mut faults);
+        if arguments.controllers.serve_only && !arguments.storage.is_shared() {
+            faults.push(
+                "--serve-only needs --etcd-servers: without, there are no other replicas that could do the work"
+                    .to_owned(),
+            );
+        }
         let trust = trust(&arguments.authentication, &mut faults);
         let always_allow = always_allow(&arguments.authorization, &mut faults);
         let clients = Clients::new(
@@ -88,11 +105,15 @@ impl Plan {
         Ok(Self {
             clients,
             listen: SocketAddr::new(serving.bind_address, serving.secure_port),
-            server: ServerOptions {
-                shutdown_delay: serving.shutdown_delay_duration,
-                ..ServerOptions::default()
-            },
-            in_flight: (serving.max_requests_inflight, serving.max_mutating_requests_inflight),
+            server,
+            tls,
+            limits,
+            in_flight: (
+                arguments.limits.max_requests_inflight,
+                arguments.limits.max_mutating_requests_inflight,
+            ),
+            sync,
+            serve_only: arguments.controllers.serve_only,
             certificate,
             trust,
             tolerate_lookup_failure: arguments.authentication.authentication_tolerate_lookup_failure,
@@ -115,17 +136,6 @@ impl Plan {
 }
 
 fn certificate(serving: &ServingArguments, api_service: String, faults: &mut Vec<String>) -> Option<CertificatePlan> {
-    for (flag, number) in [
-        ("--max-requests-inflight", serving.max_requests_inflight),
-        (
-            "--max-mutating-requests-inflight",
-            serving.max_mutating_requests_inflight,
-        ),
-    ] {
-        if number == 0 {
-            faults.push(format!("{flag} 0 would serve nothing"));
-        }
-    }
     let (certificate, key) = match (&serving.tls_cert_file, &serving.tls_private_key_file) {
         (None, None) => return Some(CertificatePlan::Own { api_service }),
         (Some(certificate), Some(key)) => (certificate, key),
@@ -309,6 +319,20 @@ mod tests {
             "0",
             "--encryption-provider-config",
             "/nowhere/encryption.yaml",
+            "--request-timeout",
+            "0s",
+            "--goaway-chance",
+            "0.5",
+            "--disable-http2-serving",
+            "--tls-min-version",
+            "VersionTLS13",
+            "--tls-cipher-suites",
+            "TLS_RSA_WITH_RC4_128_SHA,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            "--sync-include",
+            "pods,Pods",
+            "--sync-exclude",
+            "pods",
+            "--serve-only",
         ])
         .await;
         for part in [
@@ -320,6 +344,14 @@ mod tests {
             "--authorization-always-allow-paths",
             "--max-requests-inflight 0",
             "/nowhere/encryption.yaml",
+            "--request-timeout 0",
+            "--goaway-chance 0.5 is not between",
+            "--goaway-chance is of no use with --disable-http2-serving",
+            "there is no TLS_RSA_WITH_RC4_128_SHA, but TLS_",
+            "names suites of TLS 1.2",
+            "--sync-include: \"Pods\" is no pattern",
+            "both name pods",
+            "--serve-only needs --etcd-servers",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

@@ -17,4 +17,6 @@ mod source;
 pub use child_source::ChildSource;
 pub use cluster::{ClusterCopy, ClusterState, erase_cluster};
 pub use resource::ResourceState;
+pub(crate) use selection::everywhere;
+pub use selection::is_pattern;
 pub use source::{Lines, Source, SourceError};

@@ -32,6 +32,28 @@ pub(super) fn copied_resources<'a>(discovery: &'a Discovery, sync: &Sync) -> Vec
         .collect()
 }
 
+/// What a cluster's own `spec.sync` and the hub's say together: each adds to the other, and what either excludes is not copied.
+/// So nobody who may write a ManagedCluster brings to the hub what its operator keeps from it.
+#[must_use]
+pub(crate) fn everywhere(hub: &Sync, own: &Sync) -> Sync {
+    let both = |own: &[String], hub: &[String]| own.iter().chain(hub).cloned().collect();
+    Sync {
+        include: both(&own.include, &hub.include),
+        exclude: both(&own.exclude, &hub.exclude),
+    }
+}
+
+/// Whether a text is a pattern of resources: `resource.group`, `*.group`, `resource` of the core group, or `*`.
+#[must_use]
+pub fn is_pattern(text: &str) -> bool {
+    let part = |part: &str| {
+        let good = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+        !part.is_empty() && part.chars().all(good)
+    };
+    let (resource, group) = text.split_once('.').unwrap_or((text, "core"));
+    (resource == "*" || part(resource)) && group.split('.').all(part)
+}
+
 fn is_copied(resource: &GroupResource, sync: &Sync) -> bool {
     let named = |patterns: &[String]| patterns.iter().any(|pattern| pattern_matches(pattern, resource));
     let by_default = !NOT_COPIED
@@ -101,5 +123,31 @@ mod tests {
             exclude: vec!["*".into()],
         };
         assert!(names(&discovery, &sync).is_empty());
+    }
+
+    #[test]
+    fn the_hub_adds_to_what_a_cluster_says_and_its_exclusions_stay() {
+        let discovery = discovery(&[("", "v1", "pods"), ("", "v1", "secrets"), ("apps", "v1", "deployments")]);
+        let hub = Sync {
+            include: vec!["secrets".into()],
+            exclude: vec!["*.apps".into()],
+        };
+        let copied = |own: &Sync| names(&discovery, &everywhere(&hub, own));
+        assert_eq!(copied(&Sync::default()), ["v1, Resource=pods", "v1, Resource=secrets"]);
+        let own = Sync {
+            include: vec!["deployments.apps".into()],
+            exclude: vec!["pods".into()],
+        };
+        assert_eq!(copied(&own), ["v1, Resource=secrets"]);
+    }
+
+    #[test]
+    fn patterns_are_told_from_other_texts() {
+        for good in ["*", "pods", "*.apps", "deployments.apps", "*.metrics.k8s.io", "a-b.example.com"] {
+            assert!(is_pattern(good), "{good}");
+        }
+        for bad in ["", "Pods", "pods/status", "*.", "*.*", "apps.*", "a b", ".apps"] {
+            assert!(!is_pattern(bad), "{bad}");
+        }
     }
 }

@@ -61,6 +61,12 @@ impl Leases {
         Self(None)
     }
 
+    /// Nothing is ever held: for a replica that leaves all work to others.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Some(Arc::default()))
+    }
+
     pub(super) fn shared(shared: Arc<Shared>) -> Self {
         Self(Some(shared))
     }

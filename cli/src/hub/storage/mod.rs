@@ -84,6 +84,11 @@ impl StorageArguments {
         self.etcd.is_given() && self.encryption_provider_config.is_none()
     }
 
+    /// Whether other replicas may work on the same store.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.etcd.is_given()
+    }
+
     fn plan(&self, data: &DataDir) -> Result<Plan> {
         let mut faults = Vec::new();
         let backend = self.etcd.options(self.history, &mut faults);
