@@ -10,10 +10,7 @@
 //! 3. ask the cluster who it is: the UID of its namespace `kube-system`. Where that is another one than
 //!    `status.uid` says, nothing is copied from it and nothing is passed on to it;
 //! 4. add it to [`Children`], which probes it and through which users' requests go, and copy it ([`ClusterCopy`]);
-//! 5. write what comes of it into the status, and Events about what has changed.
-//!
-//! Each connection of a child says which cluster it leads to before it carries anything, so neither a request nor a copy gets to
-//! another cluster that comes to answer at the same address.
+//! 5. write what comes of it into the status.
 //!
 //! # Replicas
 //! Every replica connects every cluster, because every replica passes requests on and judges by its own probes whether that
@@ -23,8 +20,8 @@
 //!
 //! Deliberate limits:
 //! * Credentials are taken from the namespace `umbra-system` alone, so that who may register a cluster cannot make the
-//!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own, nor an exec
-//!   plugin, unless [`LocalCredentials`] says so: who may write Secrets in that namespace may then run programs on the hub.
+//!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own; it may name
+//!   an exec plugin, so who may write Secrets in that namespace may run programs on the hub.
 //! * A credential is sent to the server that its kubeconfig names and nowhere else, whatever the spec of a ManagedCluster says.
 //! * A cluster that becomes reachable again is asked who it is as soon as a probe succeeds, not before: requests of users
 //!   that arrive in between are passed on.
@@ -35,9 +32,7 @@
 mod connection;
 mod controller;
 mod defaults;
-mod endpoints;
 mod erase;
-mod events;
 mod facts;
 mod kubeconfigs;
 mod reporter;
@@ -57,7 +52,6 @@ use umbra_registry::directory::Directory;
 use umbra_registry::mirror::Mirror;
 use umbra_storage::Store;
 
-pub use connection::LocalCredentials;
 pub use controller::ClusterController;
 pub use defaults::{ensure_defaults, ensure_roots};
 

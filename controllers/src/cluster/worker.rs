@@ -18,12 +18,11 @@ use umbra_registry::copies::retry;
 use umbra_storage::Store;
 
 use crate::cluster::connection::{Problem, Wanted};
-use crate::cluster::events::Events;
 use crate::cluster::erase::{erase_everything, is_known};
 use crate::cluster::facts::{self, Facts};
 use crate::cluster::reporter::Reporter;
 use crate::cluster::session::{Copier, Session, check_identity};
-use crate::cluster::status::{self, Finding, Link, Observation};
+use crate::cluster::status::{self, Finding, Observation};
 use crate::cluster::{ClusterControllerParts, FIELD_MANAGER, FINALIZER};
 use crate::copy::everywhere;
 use crate::lease::{Held, Lease, LeaseKey, Leases};
@@ -82,7 +81,7 @@ struct Retrying {
 
 impl Phase {
     /// Waits for a change of what is connected.
-    async fn changed(&mut self, name: &str) {
+    async fn changed(&mut self) {
         match self {
             Self::Connected(session) => session.changed().await,
             _ => std::future::pending().await,
@@ -126,7 +125,6 @@ pub(super) struct Worker {
     tracker: TaskTracker,
     cancel: CancellationToken,
     reporter: Reporter,
-    events: Events,
     phase: Phase,
     /// The UID of the ManagedCluster that copies are of.
     owner: Option<String>,
@@ -137,7 +135,7 @@ impl Worker {
     /// the sender of `targets` is dropped.
     pub(super) fn new(
         name: &str,
-        (parts, leases, events): (ClusterControllerParts, Leases, Events),
+        (parts, leases): (ClusterControllerParts, Leases),
         targets: watch::Receiver<Target>,
         idle: mpsc::Sender<String>,
         (tracker, cancel): (TaskTracker, CancellationToken),
@@ -148,7 +146,6 @@ impl Worker {
             lease: leases.lease(LeaseKey::cluster(name)),
             holding: None,
             reporter: Reporter::new(api.clone(), name),
-            events,
             parts,
             api,
             targets,
@@ -302,21 +299,12 @@ impl Worker {
     }
 
     async fn try_connect(&self, config: ChildConfig) -> Result<(Child, Facts), Problem> {
-        let recorded = self.reporter.current().uid.clone();
-        // Not one of the children yet: nothing may be passed on to it before it has said who it is. Its connections ask.
-        let asked = ChildConfig {
-            cluster_uid: (!recorded.is_empty()).then(|| recorded.clone()),
-            ..config.clone()
-        };
-        let stranger = Temporary(Child::new(asked).map_err(|error| facts::problem(&error))?);
+        // Not one of the children yet: nothing may be passed on to it before it has said who it is.
+        let stranger = Temporary(Child::new(config.clone()).map_err(|error| facts::problem(&error))?);
         let facts = facts::read(&stranger.0).await;
         stranger.0.close().await;
         let facts = facts?;
-        check_identity(&recorded, &facts)?;
-        let config = ChildConfig {
-            cluster_uid: Some(facts.uid.clone()),
-            ..config
-        };
+        check_identity(&self.reporter.current().uid, &facts)?;
         let child = self
             .parts
             .children
@@ -387,12 +375,7 @@ impl Worker {
             Phase::Connected(session) => (self.connected(cluster, session), session.due()),
         };
         let again = match &self.holding {
-            Some(_) => {
-                let before = self.reporter.current().clone();
-                let again = self.reporter.publish(wanted).await;
-                self.events.changed(cluster, &before, self.reporter.current());
-                again
-            }
+            Some(_) => self.reporter.publish(wanted).await,
             None => None,
         };
         [due, again].into_iter().flatten().min()
@@ -403,25 +386,20 @@ impl Worker {
             cluster,
             status::not_connected(problem),
             status::not_copying(),
-            (None, None, None),
+            (None, None),
         )
     }
 
     fn connected(&self, cluster: &ManagedCluster, session: &Session) -> ManagedClusterStatus {
-        let reachable = match (session.health(), &session.renewal) {
-            (Ok(Health::Reachable | Health::Unknown), Some(renewal)) => status::keeping_credential(&renewal.problem),
-            (Ok(health), _) => status::connected(&health),
-            (Err(problem), _) => status::not_connected(problem),
-        };
-        let link = Link {
-            expiry: session.expiry,
-            endpoint: session.child.endpoint().map(|one| one.to_string()).unwrap_or_default(),
+        let reachable = match session.health() {
+            Ok(health) => status::connected(&health),
+            Err(problem) => status::not_connected(problem),
         };
         let (synced, resources) = match session.copies() {
             Some((state, resources)) => (status::copying(&state), state.discovered.then_some(resources)),
             None => (status::not_copying(), None),
         };
-        self.status(cluster, reachable, synced, (Some(&session.facts), Some(link), resources))
+        self.status(cluster, reachable, synced, (Some(&session.facts), resources))
     }
 
     fn status(
@@ -429,7 +407,7 @@ impl Worker {
         cluster: &ManagedCluster,
         reachable: Finding,
         synced: Finding,
-        (facts, link, resources): (Option<&Facts>, Option<Link>, Option<Vec<CopiedResource>>),
+        (facts, resources): (Option<&Facts>, Option<Vec<CopiedResource>>),
     ) -> ManagedClusterStatus {
         let generation = cluster.metadata.generation;
         let observation = Observation {
@@ -437,7 +415,6 @@ impl Worker {
             reachable,
             synced,
             facts,
-            link,
             resources,
         };
         status::next(self.reporter.current(), observation, Timestamp::now())
