@@ -4,6 +4,7 @@
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment;
 use umbra_e2e::identity::{self, Context, Credential};
+use umbra_e2e::kubectl::Kubectl;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
@@ -72,7 +73,7 @@ fn every_kind_of_credential_joins_and_leaves_nothing_behind() {
     let hub_secrets = || sorted_lines(&hub.root().ok("get secrets -A -o name"));
     let secrets_before = hub_secrets();
     for (kind, kubeconfig) in &credentials {
-        hub.join("guest", &spare.name, kubeconfig).expect_success();
+        let joined = hub.join("guest", &spare.name, kubeconfig).expect_success();
         hub.wait_for_child("guest");
         let listed = hub.root().ok("get managedclusters");
         assert!(
@@ -86,6 +87,15 @@ fn every_kind_of_credential_joins_and_leaves_nothing_behind() {
             secrets_before,
             "{kind}: the credential is a Secret on the hub"
         );
+        // What it suggests works, for whoever joined.
+        let suggested: Vec<&str> = joined
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("kubectl "))
+            .collect();
+        assert_eq!(suggested.len(), 2, "{kind}: {joined}");
+        let kubectl = Kubectl::new(world.programs, &hub.kubeconfig());
+        kubectl.ok(suggested[0]);
+        assert!(kubectl.ok(suggested[1]).contains("guest"), "{kind}: {joined}");
         // Copied, and live.
         let copies = hub.view().ok("get namespaces -l umbra.dev/cluster=guest -o name");
         assert!(copies.contains("namespace/kube-system@guest"), "{kind}: {copies}");
