@@ -64,9 +64,9 @@ pub enum TunnelError {
 
 /// An agreed tunnel, not served yet.
 pub struct Tunnel {
-    io: Box<dyn Io>,
+    pub(super) io: Box<dyn Io>,
     /// Counts the connection, as long as it lives.
-    _extensions: http::Extensions,
+    pub(super) extensions: http::Extensions,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -124,7 +124,7 @@ pub async fn request(hub: &Child, cluster: &str) -> Result<Tunnel, TunnelError> 
         .map_err(TunnelError::Switch)?;
     Ok(Tunnel {
         io: Box::new(TokioIo::new(upgraded)),
-        _extensions: std::mem::take(response.extensions_mut()),
+        extensions: std::mem::take(response.extensions_mut()),
     })
 }
 
@@ -134,6 +134,10 @@ pub async fn request(hub: &Child, cluster: &str) -> Result<Tunnel, TunnelError> 
 /// # Errors
 /// Where the connection breaks or the hub is silent.
 pub async fn serve(tunnel: Tunnel, child: &Child, ending: &Ending) -> io::Result<()> {
+    let Tunnel {
+        io,
+        extensions: _counted,
+    } = tunnel;
     let (sender, mut streams) = mpsc::channel(STREAMS);
     let tasks = TaskTracker::new();
     let abort = CancellationToken::new();
@@ -157,7 +161,7 @@ pub async fn serve(tunnel: Tunnel, child: &Child, ending: &Ending) -> io::Result
         let _ = timeout(GRACE, ended).await;
     };
     let ended = tokio::select! {
-        ended = mux::accept_streams(tunnel.io, sender) => ended,
+        ended = mux::accept_streams(io, sender) => ended,
         () = serving => Ok(()),
         () = drained => Ok(()),
         () = dead.cancelled() => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing was heard of the hub any more")),

@@ -88,7 +88,9 @@ async fn say(to: &mut (impl AsyncWrite + Unpin), byte: u8) -> io::Result<()> {
         to.write_u8(byte).await?;
         to.flush().await
     };
-    timeout(SILENCE, said).await.map_err(|_| silent("other side", SILENCE))?
+    timeout(SILENCE, said)
+        .await
+        .map_err(|_| silent("other side", SILENCE))?
 }
 
 fn silent(who: &str, after: Duration) -> io::Error {

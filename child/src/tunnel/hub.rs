@@ -89,7 +89,10 @@ impl Tunnel {
             let mut stream = receiver.await.map_err(|_| gone())?;
             stream.write_u8(kind).await?;
             stream.flush().await?;
-            Ok(TunnelStream { stream, _permit: permit })
+            Ok(TunnelStream {
+                stream,
+                _permit: permit,
+            })
         };
         timeout(OPEN, opened).await.unwrap_or_else(|_| {
             let message = format!("the tunnel opened no stream within {} s", OPEN.as_secs());
@@ -208,10 +211,7 @@ impl Tunnels {
 
     fn register(&self, cluster: &Arc<str>, tunnel: &Arc<Tunnel>) -> Registered<'_> {
         let mut tunnels = self.0.tunnels.lock();
-        tunnels
-            .entry(Arc::clone(cluster))
-            .or_default()
-            .push(Arc::clone(tunnel));
+        tunnels.entry(Arc::clone(cluster)).or_default().push(Arc::clone(tunnel));
         drop(tunnels);
         self.publish();
         Registered {
@@ -306,7 +306,11 @@ impl fmt::Debug for TunnelConnector {
 #[async_trait]
 impl Connector for TunnelConnector {
     /// The tunnel has authenticated the agent, so `certificate` is not used. HTTP/2 is spoken with prior knowledge.
-    async fn connect(&self, protocol: Protocol, _certificate: Option<&Arc<ClientCertificate>>) -> io::Result<Connected> {
+    async fn connect(
+        &self,
+        protocol: Protocol,
+        _certificate: Option<&Arc<ClientCertificate>>,
+    ) -> io::Result<Connected> {
         let connected = |io| Connected {
             io,
             http2: protocol == Protocol::Any,
@@ -333,7 +337,11 @@ struct TunnelStream {
 }
 
 impl AsyncRead for TunnelStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
