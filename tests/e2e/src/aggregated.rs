@@ -204,6 +204,12 @@ impl Aggregated {
         String::from_utf8(pem).expect("PEM is text")
     }
 
+    /// The URL of a root, through the hub's API server.
+    #[must_use]
+    pub fn root_url(&self, resource: &str, name: &str) -> String {
+        AnyHub::root_url(self, resource, name)
+    }
+
     /// kubectl of somebody with a credential of the hub: the contexts `hub`, `view` (all), `fleet` (`team`), and one for each
     /// child.
     ///
@@ -242,6 +248,19 @@ impl Aggregated {
         let authority = identity::authority(self.cluster.folder());
         let certificate = identity::certificate(&authority, name, groups);
         self.user(name, &Credential::Certificate(certificate))
+    }
+
+    /// A user with a token of a service account of the hub, which is made in a namespace that is there.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    #[track_caller]
+    pub fn token_user(&self, namespace: &str, name: &str) -> Kubectl {
+        let kubectl = self.cluster.kubectl().namespace(namespace);
+        kubectl.ok(["create", "serviceaccount", name]);
+        let token = kubectl.ok(["create", "token", name]);
+        self.user(name, &Credential::Token(token.trim().to_owned()))
     }
 }
 

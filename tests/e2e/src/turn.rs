@@ -94,3 +94,45 @@ impl<T> Deref for Shared<T> {
         self.value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    static THING: u8 = 7;
+
+    #[test]
+    fn a_thread_has_its_turn_once_and_others_wait_for_its_end() {
+        let first = Shared::beside_others(&THING);
+        let (tell, hear) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            tell.send("waits").unwrap();
+            let alone = Shared::alone(&THING);
+            let again = Shared::beside_others(&THING);
+            tell.send("alone").unwrap();
+            *alone + *again
+        });
+        assert_eq!(hear.recv().unwrap(), "waits");
+        // A second reader of the lock itself could wait for the other thread now, which waits for the first.
+        let second = Shared::beside_others(&THING);
+        drop(first);
+        assert_eq!(
+            hear.try_recv(),
+            Err(mpsc::TryRecvError::Empty),
+            "the turn has not ended"
+        );
+        drop(second);
+        assert_eq!(hear.recv().unwrap(), "alone");
+        assert_eq!(other.join().unwrap(), 14);
+        drop(Shared::alone(&THING));
+    }
+
+    #[test]
+    #[should_panic(expected = "before it asks for anything else")]
+    fn whoever_has_a_turn_beside_others_cannot_have_one_alone() {
+        let _first = Shared::beside_others(&THING);
+        let _alone = Shared::alone(&THING);
+    }
+}

@@ -8,7 +8,7 @@ use umbra_auth::certificates::{CertificateAuthority, ClientSubject};
 use umbra_e2e::aggregated::Aggregated;
 use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::http;
-use umbra_e2e::identity::{self, Credential};
+use umbra_e2e::identity;
 use umbra_e2e::kubectl::Kubectl;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
@@ -105,14 +105,10 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
     admit(&hub, &world, namespace, "carol", "carol");
     let robot = format!("system:serviceaccount:{namespace}:robot");
     hub.cluster.kubectl().ok(["create", "namespace", namespace]);
-    hub.cluster
-        .kubectl()
-        .ok(["create", "serviceaccount", "robot", "-n", namespace]);
     // No service account of the hub is one of a child.
     admit(&hub, &world, namespace, &robot, &format!("hub:{robot}"));
-    let token = hub.cluster.kubectl().ok(["create", "token", "robot", "-n", namespace]);
     let carol = hub.certificate_user("carol", &["developers"]);
-    let robot = hub.user("robot", &Credential::Token(token.trim().to_owned()));
+    let robot = hub.token_user(namespace, "robot");
 
     for user in [&carol, &robot] {
         let view = user.context("view").namespace(namespace);
@@ -226,19 +222,29 @@ fn tenants_write_in_a_fleet_what_their_namespace_on_the_hub_lets_them() {
         });
     }
     root.ok("create clusterrole team-gate --verb=get,create,update,patch,delete --resource=fleets.umbra.dev/proxy");
-    root.ok("create clusterrolebinding team-gate --clusterrole=team-gate --user=tom");
-    // The hub aggregates umbra's rules into its own role `edit`.
-    root.ok([
-        "create",
-        "rolebinding",
-        "tom",
-        "--clusterrole=edit",
-        "--user=tom",
-        "-n",
-        ours,
-    ]);
-    let tom = hub.certificate_user("tom", &[]).context("fleet");
+    let robot = format!("system:serviceaccount:{ours}:tom-robot");
+    for (number, user) in ["tom", &robot].into_iter().enumerate() {
+        let user = format!("--user={user}");
+        root.ok(format!(
+            "create clusterrolebinding team-gate-{number} --clusterrole=team-gate {user}"
+        ));
+        // The hub aggregates umbra's rules into its own role `edit`.
+        root.ok(format!(
+            "create rolebinding tom-{number} --clusterrole=edit {user} -n {ours}"
+        ));
+    }
+    let mut refusals = 0;
+    for tom in [hub.certificate_user("tom", &[]), hub.token_user(ours, "tom-robot")] {
+        refusals += works_in_its_namespace(&world, &tom.context("fleet"), ours, theirs);
+    }
+    item.pass(&format!(
+        "certificate and token: placed in 2 children, {refusals} refusals"
+    ));
+}
 
+/// Somebody who may edit `ours` and nothing else; how often they were refused.
+#[track_caller]
+fn works_in_its_namespace(world: &World, tom: &Kubectl, ours: &str, theirs: &str) -> usize {
     let template = deployment("web", 2);
     let placement = crate::fleet::placement("web", "Deployment", "");
     wait::until("the tenant's permission", wait::DEADLINE, || {
@@ -256,13 +262,14 @@ fn tenants_write_in_a_fleet_what_their_namespace_on_the_hub_lets_them() {
     }
     assert_eq!(tom.namespace(ours).ok("auth can-i create deployments").trim(), "yes");
     assert!(tom.namespace(theirs).fails("auth can-i create deployments").is_empty());
-    for refused in [
+    let refusals = [
         tom.namespace(theirs).run_with(&template, "apply -f -"),
         tom.namespace(theirs).run("get deployments"),
         tom.run("get deployments -A"),
         tom.namespace(ours).run("create clusteroverride a"),
         tom.run("delete namespace aggregated-ours"),
-    ] {
+    ];
+    for refused in &refusals {
         assert!(!refused.succeeded(), "{refused}");
     }
     let refused = tom.namespace(theirs).fails("get deployments");
@@ -271,7 +278,60 @@ fn tenants_write_in_a_fleet_what_their_namespace_on_the_hub_lets_them() {
     for child in &world.children {
         crate::fleet::wait_until_gone(&child.kubectl().namespace(ours), "deploy web");
     }
-    item.pass("placed in 2 children; 5 refusals outside of the tenant's namespace");
+    refusals.len()
+}
+
+#[test]
+fn whoever_has_the_role_joins_a_cluster_and_is_its_administrator() {
+    // Alone: placements of other tests are for all clusters.
+    let Some(hub) = Aggregated::exclusive() else { return };
+    let item = Item::open("aggregated.join");
+    let spare = World::spare();
+    let root = hub.cluster.kubectl();
+    root.ok("create clusterrolebinding paula --clusterrole=umbra-administrator --user=paula");
+    root.ok("create rolebinding paula -n umbra-system --role=umbra-administrator --user=paula");
+    let paula = hub.certificate_user("paula", &[]);
+    for allowed in ["create secrets -n umbra-system", "list managedclusters.umbra.dev"] {
+        wait::for_text(
+            "paula's permission",
+            || paula.run(format!("auth can-i {allowed}")).stdout,
+            |answer| answer.trim() == "yes",
+        );
+    }
+    let (theirs, own) = (spare.kubeconfig(), paula.kubeconfig().to_string_lossy());
+    let (theirs, own) = (theirs.to_string_lossy(), own.as_ref());
+    let from = [
+        "--context",
+        &spare.name,
+        "--kubeconfig",
+        &theirs,
+        "--hub-kubeconfig",
+        own,
+    ];
+    hub.umbra(&[&["join", "joined"], from.as_slice()].concat())
+        .expect_success();
+
+    let seen = paula
+        .context("view")
+        .ok("get namespaces -l umbra.dev/cluster=joined -o name");
+    assert!(seen.contains("namespace/kube-system@joined"), "{seen}");
+    paula
+        .server(&hub.cluster_url("joined"))
+        .ok("create configmap made -n default");
+    assert_eq!(
+        spare.kubectl().path("configmap made -n default", "{.metadata.name}"),
+        "made"
+    );
+    spare.kubectl().ok("delete configmap made -n default");
+    // Not even the administrator of the hub, whom nobody has let in.
+    let refused = hub.child("joined").fails("get secrets -A");
+    assert!(refused.contains("Forbidden"), "{refused}");
+
+    hub.umbra(&["leave", "joined", "--hub-kubeconfig", own])
+        .expect_success();
+    let left = spare.kubectl().ok("get clusterrolebindings -o name");
+    assert!(!left.contains("umbra:admins"), "{left}");
+    item.pass("by a role, not system:masters; nobody else gets in");
 }
 
 /// A front proxy's or a user's word, sent to umbra itself, past the hub's API server: the status and who umbra takes it for.
