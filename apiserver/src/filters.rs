@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::request::{RequestInfo, RootName, RootPath};
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::UserInfo;
-use umbra_auth::authenticate::{AuthenticationError, Authenticators, Credentials};
+use umbra_auth::authenticate::{AuthenticationError, Authenticators, Credentials, RequestAuthenticator};
 use umbra_auth::delegation::{DelegatedAuthenticator, TokenReviews};
 use umbra_auth::impersonate;
 use umbra_auth::request_header::strip_identity_headers;
@@ -111,6 +111,13 @@ impl Delegated {
             trust,
         }
     }
+
+    /// Asks `first` before all others.
+    #[must_use]
+    pub fn preceded_by(mut self, first: Arc<dyn RequestAuthenticator>) -> Self {
+        self.authenticator = self.authenticator.preceded_by(first);
+        self
+    }
 }
 
 #[async_trait]
@@ -172,10 +179,7 @@ impl Arrival {
             received: Timestamp::now(),
             source_ips: audit::source_ips(
                 request.headers(),
-                request
-                    .extensions()
-                    .get::<Connection>()
-                    .map(|connection| connection.peer),
+                request.extensions().get::<Connection>().map(|connection| connection.peer),
             ),
             authenticated: OnceLock::new(),
             user: OnceLock::new(),
@@ -248,9 +252,7 @@ impl ApiServer {
         // Filled when the answer begins, and dropped when both the answer and the session it opens have ended.
         let pending = Arc::new(OnceLock::new());
         if self.audit().is_some() && request.headers().contains_key(UPGRADE) {
-            request
-                .extensions_mut()
-                .insert(HeldBySession(Arc::clone(&pending) as _));
+            request.extensions_mut().insert(HeldBySession(Arc::clone(&pending) as _));
         }
         let served = AssertUnwindSafe(self.filtered(&arrival, &mut permit, request));
         let (response, failed, panicked) = match served.catch_unwind().await {
@@ -345,10 +347,7 @@ impl ApiServer {
         *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
         // Under which the other side writes it down, too.
         request.headers_mut().insert(AUDIT_ID, arrival.audit_id.clone());
-        let peer = request
-            .extensions()
-            .get::<Connection>()
-            .map(|connection| connection.peer);
+        let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
         if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
             request.headers_mut().append(FORWARDED_FOR, peer);
         }

@@ -1,5 +1,7 @@
 //! The `umbra` binary: hubs, standalone and behind a kube-apiserver, and what joins clusters to them.
 
+mod agent;
+mod approve;
 mod backup;
 mod doctor;
 mod hub;
@@ -45,6 +47,12 @@ enum Command {
     Serve(Box<serve::ServeArguments>),
     /// Make a cluster of a kubeconfig a child of the hub.
     Join(join::JoinArguments),
+    /// Let the agent of a cluster have the certificate that it asks for.
+    Approve(approve::ApproveArguments),
+    /// Refuse it, or take it back: tunnels of the cluster are cut.
+    Deny(approve::ApproveArguments),
+    /// Run in a cluster that the hub cannot dial, and have the hub reach it through a tunnel.
+    Agent(Box<agent::AgentArguments>),
     /// Take a child out of the hub and leave nothing behind.
     Leave(leave::LeaveArguments),
     /// Write contexts that lead to views, fleets and children, with your own credentials.
@@ -82,6 +90,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Serve(arguments) => serve::run(*arguments).await,
         Command::Join(arguments) => join::run(arguments).await,
+        Command::Approve(arguments) => approve::run(arguments, approve::Decision::Approve).await,
+        Command::Deny(arguments) => approve::run(arguments, approve::Decision::Deny).await,
+        Command::Agent(arguments) => agent::run(*arguments).await,
         Command::Leave(arguments) => leave::run(arguments).await,
         Command::Kubeconfig(arguments) => kubeconfig::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,

@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod copy;
 pub mod fleet;
+pub mod join;
 pub mod lease;

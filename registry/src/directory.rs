@@ -7,6 +7,7 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde::de::DeserializeOwned;
 use umbra_api::cluster::{ManagedCluster, condition};
+use umbra_api::join_request::ClusterJoinRequest;
 use umbra_api::root::{Fleet, View};
 use umbra_apimachinery::selector::{LabelSelector, LabelSelectorError, LabelSelectorRequirement, Selector};
 use umbra_child::Identity;
@@ -18,7 +19,7 @@ use crate::mirror::MirrorState;
 /// Where the hub's own kinds are.
 pub const HUB_KINDS: &str = "/umbra/hub/umbra.dev/";
 
-/// The clusters, views and fleets there are.
+/// The clusters, views, fleets and requests to join there are.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     /// By name.
@@ -27,6 +28,8 @@ pub struct Directory {
     pub views: BTreeMap<String, Arc<View>>,
     /// By name.
     pub fleets: BTreeMap<String, Arc<Fleet>>,
+    /// By name.
+    pub join_requests: BTreeMap<String, Arc<ClusterJoinRequest>>,
 }
 
 impl Directory {
@@ -70,6 +73,7 @@ impl Directory {
             "managedclusters" => drop(self.clusters.insert(name, object(value, revision)?)),
             "views" => drop(self.views.insert(name, object(value, revision)?)),
             "fleets" => drop(self.fleets.insert(name, object(value, revision)?)),
+            "clusterjoinrequests" => drop(self.join_requests.insert(name, object(value, revision)?)),
             _ => {}
         }
         Ok(())
@@ -135,6 +139,7 @@ impl MirrorState for Directory {
             Some(("managedclusters", name)) => drop(self.clusters.remove(name)),
             Some(("views", name)) => drop(self.views.remove(name)),
             Some(("fleets", name)) => drop(self.fleets.remove(name)),
+            Some(("clusterjoinrequests", name)) => drop(self.join_requests.remove(name)),
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use rustls_pki_types::UnixTime;
 use umbra_apimachinery::user::UserInfo;
 
 use super::TokenReviews;
-use crate::authenticate::{AuthenticationError, Authenticators, Credentials};
+use crate::authenticate::{AuthenticationError, Authenticators, Credentials, RequestAuthenticator};
 use crate::tokens::bearer_token;
 
 /// All authenticators of an aggregated server: first those that need nobody else (front proxy, client certificate,
@@ -23,6 +23,13 @@ impl DelegatedAuthenticator {
     #[must_use]
     pub fn new(local: Authenticators, tokens: Option<Arc<TokenReviews>>) -> Self {
         Self { local, tokens }
+    }
+
+    /// Asks `first` before all others.
+    #[must_use]
+    pub fn preceded_by(mut self, first: Arc<dyn RequestAuthenticator>) -> Self {
+        self.local = self.local.preceded_by(first);
+        self
     }
 
     /// Who sends the request; `None` is somebody who does not say. Cancel safe.

@@ -1,6 +1,7 @@
 //! Bearer tokens: where a request carries them, and whom they prove.
 
 mod bearer;
+mod bootstrap;
 mod claims;
 mod service_account;
 mod static_tokens;
@@ -9,6 +10,7 @@ use rustls_pki_types::UnixTime;
 use umbra_apimachinery::user::UserInfo;
 
 pub use bearer::{BearerAuthenticator, bearer_token, remove_bearer_protocol};
+pub use bootstrap::{BootstrapToken, sha256_hex};
 pub use service_account::{
     BoundObject, ServiceAccountSubject, ServiceAccountTokens, ServiceAccounts, SigningKeyError, TokenSigner,
 };

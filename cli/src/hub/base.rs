@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use umbra_api::cluster::Sync;
 use umbra_apiserver::{Check, Checks};
 use umbra_child::Children;
+use umbra_child::tunnel::Tunnels;
 use umbra_controllers::cluster::{ClusterController, ClusterControllerParts};
 use umbra_controllers::lease::Leases;
 use umbra_registry::child_documents::ChildDocuments;
@@ -83,6 +84,7 @@ impl Base {
             store: Arc::clone(&self.store),
             directory: Arc::clone(&shared.directory),
             children: shared.children.clone(),
+            tunnels: Some(shared.tunnels.clone()),
             documents: Arc::clone(&shared.documents),
             sync,
         })
@@ -134,6 +136,8 @@ pub(crate) struct Shared {
     pub(crate) policies: Arc<Mirror<ChildPolicies>>,
     pub(crate) copies: Arc<Copies>,
     pub(crate) children: Children,
+    /// The tunnels that end here.
+    pub(crate) tunnels: Tunnels,
     pub(crate) documents: Arc<ChildDocuments>,
 }
 
@@ -149,6 +153,7 @@ impl Shared {
                 base.cancel.clone(),
             )),
             children: children.clone(),
+            tunnels: Tunnels::new(),
             documents: Arc::new(ChildDocuments::new(children.clone())),
         })
     }

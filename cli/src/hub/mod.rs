@@ -3,6 +3,7 @@
 //! This is the only place that knows all parts; none of them knows it.
 
 mod audit;
+pub(crate) mod agents;
 pub(crate) mod base;
 mod fleets;
 mod storage;
@@ -27,12 +28,14 @@ use umbra_auth::tls::{
 };
 use umbra_auth::tokens::BearerAuthenticator;
 use umbra_auth::tokens::ServiceAccountTokens;
+use umbra_child::tunnel::Tunnels;
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::ensure_defaults;
 use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::HubDependencies;
+use umbra_registry::hub::agents::{Agents, CERTIFICATE_LIFETIME};
 use umbra_registry::hub::roots::Fleets;
 
 use crate::up::data_dir::DataDir;
@@ -53,6 +56,7 @@ pub(crate) struct Hub {
     cancel: CancellationToken,
     tracker: TaskTracker,
     children: Children,
+    tunnels: Tunnels,
     audit: Option<AuditLog>,
     store: HubStore,
 }
@@ -83,6 +87,7 @@ impl Hub {
                     cancel: base.cancel,
                     tracker: base.tracker,
                     children: serving.children,
+                    tunnels: serving.tunnels,
                     audit: serving.audit,
                     store,
                 })
@@ -105,9 +110,12 @@ impl Hub {
         let audit = audit.start(&base.tracker)?;
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
+        let authority = agents::authority(data, CERTIFICATE_LIFETIME)?;
+        let (hub, tokens) = base.hub(data, agents::agents(&shared)).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
         let roots = shared.roots(hub, &fleets);
-        let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators(data, tokens)?))
+        let authenticators = authenticators(data, tokens)?.preceded_by(agents::authenticator(&shared, &authority));
+        let api = ApiServer::builder(Arc::new(roots), Arc::new(authenticators))
             .checks(base.checks(store_check))
             .audit(audit.clone())
             .build();
@@ -120,6 +128,8 @@ impl Hub {
         ensure_defaults(&client)
             .await
             .context("the objects every hub has cannot be created")?;
+        agents::decide(base, &shared, authority, client.clone());
+        let tunnels = shared.tunnels.clone();
         base.run_controllers(Controllers {
             client: client.clone(),
             credentials: client.clone(),
@@ -135,6 +145,7 @@ impl Hub {
             server: base.tracker.spawn(server.run(shutdown.clone())),
             shutdown,
             children,
+            tunnels,
             audit,
         })
     }
@@ -151,12 +162,14 @@ impl Hub {
 
     /// Ends requests in flight cleanly, then everything behind them, and closes the store.
     pub(crate) async fn stop(self) {
+        self.tunnels.drain();
         self.shutdown.cancel();
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the HTTP front did not end well");
         }
         self.cancel.cancel();
         self.children.close().await;
+        self.tunnels.close().await;
         if let Some(log) = &self.audit {
             log.end();
         }
@@ -173,17 +186,19 @@ struct Serving {
     server: tokio::task::JoinHandle<()>,
     shutdown: CancellationToken,
     children: Children,
+    tunnels: Tunnels,
     audit: Option<AuditLog>,
 }
 
 impl Base {
     /// The hub root of a standalone hub, and what issues and judges the tokens of its service accounts.
-    async fn hub(&self, data: &DataDir) -> Result<(Cluster, Arc<ServiceAccountTokens>)> {
+    async fn hub(&self, data: &DataDir, agents: Agents) -> Result<(Cluster, Arc<ServiceAccountTokens>)> {
         let accounts: Arc<OnceLock<Arc<StoreApi>>> = Arc::default();
         let tokens = Arc::new(service_account_tokens(data, &accounts)?);
         let hub = umbra_registry::hub::start(HubDependencies {
             store: Arc::clone(&self.store),
             tokens: Arc::clone(&tokens),
+            agents,
             version: version(),
             tracker: self.tracker.clone(),
             cancelled: self.cancel.clone(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod child;
 pub(crate) mod hub;
+mod tunnel;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -29,7 +30,13 @@ pub(crate) struct JoinArguments {
     #[arg(value_name = "NAME", value_parser = cluster_name)]
     name: String,
     /// The context of the kubeconfig that reaches the cluster.
-    #[arg(long, value_name = "CONTEXT")]
+    #[arg(
+        long,
+        value_name = "CONTEXT",
+        required_unless_present = "tunnel",
+        conflicts_with = "tunnel",
+        default_value_if("tunnel", "true", "")
+    )]
     context: String,
     /// The kubeconfig that has the context [default: $KUBECONFIG or ~/.kube/config].
     #[arg(long, value_name = "FILE")]
@@ -48,6 +55,9 @@ pub(crate) struct JoinArguments {
     /// How long the hub may take to reach and copy the cluster.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
     timeout: Duration,
+    // The last, because its heading is that of all flags after it.
+    #[command(flatten)]
+    tunnel: tunnel::TunnelArguments,
 }
 
 /// Joins the cluster.
@@ -55,6 +65,15 @@ pub(crate) struct JoinArguments {
 /// # Errors
 /// What keeps the cluster from being joined, and what to do.
 pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
+    if arguments.tunnel.tunnel {
+        let registered = tunnel::Registered {
+            name: &arguments.name,
+            labels: &arguments.labels,
+            hub_kubeconfig: arguments.hub_kubeconfig.as_deref(),
+            admin_binding: !arguments.no_admin_binding,
+        };
+        return tunnel::run(registered, &arguments.tunnel).await;
+    }
     let mut progress = Progress::new();
     let flat = load(&arguments)?;
     progress.step("looking for the hub");

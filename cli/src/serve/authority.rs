@@ -16,8 +16,25 @@ use kube::{Api, Error};
 use umbra_api::SYSTEM_NAMESPACE;
 use umbra_auth::certificates::CertificateAuthority;
 
-/// The Secret.
-const SECRET: &str = "umbra-serving";
+/// One of the hub's own authorities.
+#[derive(Debug)]
+pub(super) struct Purpose {
+    /// The Secret.
+    secret: &'static str,
+    /// What it is the authority of.
+    of: &'static str,
+}
+
+/// The authority of serving certificates.
+pub(super) const SERVING: Purpose = Purpose {
+    secret: "umbra-serving",
+    of: "the serving certificate",
+};
+/// The authority of the agents of tunnels, and of replicas to each other.
+pub(super) const AGENTS: Purpose = Purpose {
+    secret: "umbra-agents",
+    of: "agents",
+};
 /// When the authority in it ends, as RFC 3339.
 const ENDS: &str = "umbra.dev/authority-ends";
 /// The keys.
@@ -43,11 +60,11 @@ impl SharedAuthority {
     ///
     /// # Errors
     /// Where the hub does not let this server read and write the Secret, and where somebody has put something else there.
-    pub(super) async fn load(hub: &kube::Client) -> Result<Self> {
+    pub(super) async fn load(hub: &kube::Client, purpose: &Purpose) -> Result<Self> {
         let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match Self::try_load(&secrets, Timestamp::now()).await {
+            match Self::try_load(&secrets, purpose, Timestamp::now()).await {
                 Ok(Some(shared)) => return Ok(shared),
                 // Somebody else was faster; what they wrote counts.
                 Ok(None) => {}
@@ -59,13 +76,14 @@ impl SharedAuthority {
         }
         let error = last.unwrap_or_else(|| anyhow::anyhow!("other replicas keep writing it"));
         Err(error.context(format!(
-            "the authority of the serving certificate, in Secret {SYSTEM_NAMESPACE}/{SECRET} of the hub cluster, cannot be used"
+            "the authority of {}, in Secret {SYSTEM_NAMESPACE}/{} of the hub cluster, cannot be used",
+            purpose.of, purpose.secret
         )))
     }
 
-    async fn try_load(secrets: &Api<Secret>, now: Timestamp) -> Result<Option<Self>> {
-        let Some(present) = secrets.get_opt(SECRET).await.context("it cannot be read")? else {
-            let (shared, secret) = Self::create(now, None)?;
+    async fn try_load(secrets: &Api<Secret>, purpose: &Purpose, now: Timestamp) -> Result<Option<Self>> {
+        let Some(present) = secrets.get_opt(purpose.secret).await.context("it cannot be read")? else {
+            let (shared, secret) = Self::create(purpose, now, None)?;
             let created = secrets.create(&PostParams::default(), &secret).await;
             return Ok(unless_conflict(created)
                 .context("it cannot be created")?
@@ -75,15 +93,12 @@ impl SharedAuthority {
         if is_good(&present, now) {
             return Ok(Some(read));
         }
-        let (shared, mut secret) = Self::create(now, Some(&read))?;
+        let (shared, mut secret) = Self::create(purpose, now, Some(&read))?;
         secret.metadata.resource_version = present.metadata.resource_version;
-        let replaced = secrets.replace(SECRET, &PostParams::default(), &secret).await;
+        let replaced = secrets.replace(purpose.secret, &PostParams::default(), &secret).await;
         let renewed = unless_conflict(replaced).context("it cannot be renewed")?;
         if renewed.is_some() {
-            tracing::info!(
-                secret = SECRET,
-                "the authority of the serving certificate has been renewed"
-            );
+            tracing::info!(secret = purpose.secret, "the authority of {} has been renewed", purpose.of);
         }
         Ok(renewed.map(|_| shared))
     }
@@ -102,8 +117,8 @@ impl SharedAuthority {
         })
     }
 
-    fn create(now: Timestamp, before: Option<&Self>) -> Result<(Self, Secret)> {
-        let authority = CertificateAuthority::create(&format!("umbra-serving@{}", now.as_second()), LIFETIME)?;
+    fn create(purpose: &Purpose, now: Timestamp, before: Option<&Self>) -> Result<(Self, Secret)> {
+        let authority = CertificateAuthority::create(&format!("{}@{}", purpose.secret, now.as_second()), LIFETIME)?;
         let mut trusted = authority.certificate_pem().to_owned();
         if let Some(before) = before {
             trusted.push_str(before.authority.certificate_pem());
@@ -116,7 +131,7 @@ impl SharedAuthority {
         ];
         let secret = Secret {
             metadata: kube::api::ObjectMeta {
-                name: Some(SECRET.to_owned()),
+                name: Some(purpose.secret.to_owned()),
                 labels: Some(BTreeMap::from([(
                     "app.kubernetes.io/managed-by".to_owned(),
                     "umbra".to_owned(),
@@ -162,14 +177,14 @@ mod tests {
     #[test]
     fn a_renewed_authority_is_trusted_beside_the_one_before() {
         let now = Timestamp::now();
-        let (first, secret) = SharedAuthority::create(now, None).unwrap();
+        let (first, secret) = SharedAuthority::create(&SERVING, now, None).unwrap();
         assert!(is_good(&secret, now));
         let months = jiff::SignedDuration::from_hours(24 * 250);
         assert!(!is_good(&secret, now + months));
         let read = SharedAuthority::read(&secret).unwrap();
         assert_eq!(read.authority.certificate_pem(), first.authority.certificate_pem());
 
-        let (second, secret) = SharedAuthority::create(now + months, Some(&read)).unwrap();
+        let (second, secret) = SharedAuthority::create(&SERVING, now + months, Some(&read)).unwrap();
         let trusted = String::from_utf8(second.trusted.clone()).unwrap();
         assert_eq!(
             trusted,
@@ -181,7 +196,7 @@ mod tests {
         );
         assert_ne!(second.authority.certificate_pem(), first.authority.certificate_pem());
         assert_eq!(SharedAuthority::read(&secret).unwrap().trusted, second.trusted);
-        let (third, _) = SharedAuthority::create(now + months, Some(&second)).unwrap();
+        let (third, _) = SharedAuthority::create(&SERVING, now + months, Some(&second)).unwrap();
         assert_eq!(String::from_utf8(third.trusted).unwrap().matches("BEGIN").count(), 2);
     }
 

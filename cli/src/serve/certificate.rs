@@ -22,7 +22,7 @@ use umbra_api::SYSTEM_NAMESPACE;
 use umbra_auth::tls::ReloadableServingCertificate;
 use umbra_auth::trust::{FollowedFiles, TrustError};
 
-use super::authority::SharedAuthority;
+use super::authority::{SERVING, SharedAuthority};
 use super::plan::CertificatePlan;
 
 /// The Service where no APIService says another one.
@@ -155,7 +155,7 @@ impl Keeper {
 
     /// The names that the certificate needs, and the authority, of which the APIService has been told.
     async fn ask(&mut self) -> Result<(Vec<String>, SharedAuthority)> {
-        let authority = SharedAuthority::load(&self.hub).await?;
+        let authority = SharedAuthority::load(&self.hub, &SERVING).await?;
         let name = &self.api_service;
         let present = self.services.get_opt(name).await;
         let present = present.with_context(|| format!("the APIService {name} of the hub cluster cannot be read"))?;

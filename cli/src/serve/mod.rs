@@ -3,6 +3,7 @@
 //! It has the same store, copies and controllers as a standalone hub ([`crate::hub::base`]). What differs: the hub cluster
 //! says who clients are and what they may do, holds the credentials of children, and has everything that is not Umbra's own.
 
+mod agents;
 mod authority;
 mod certificate;
 mod clients;
@@ -25,13 +26,14 @@ use umbra_apiserver::{ApiServer, Delegated};
 use umbra_auth::delegation::{AccessReviews, DelegatedAuthorizer, HubReviewer, TokenReviews};
 use umbra_auth::tls::server_config_with;
 use umbra_auth::trust::{ClientTrust, TrustKeeper};
+use umbra_child::tunnel::Tunnels;
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::ensure_roots;
 use umbra_controllers::lease::{Leases, Membership, Timing};
 use umbra_registry::hub::aggregated::{self, AggregatedDependencies};
 use umbra_registry::hub::roots::Fleets;
 
-use crate::hub::HubStore;
+use crate::hub::{self, HubStore};
 use crate::hub::base::{Base, CONTROLLERS, Controllers, Shared, version};
 pub(crate) use flags::ServeArguments;
 use plan::Plan;
@@ -96,18 +98,21 @@ struct Serving {
     server: tokio::task::JoinHandle<()>,
     shutdown: CancellationToken,
     children: Children,
+    tunnels: Tunnels,
     audit: Option<AuditLog>,
 }
 
 impl Running {
     /// Ends requests in flight cleanly, then everything behind them, and closes the store.
     async fn stop(self) {
+        self.serving.tunnels.drain();
         self.serving.shutdown.cancel();
         if let Err(error) = self.serving.server.await {
             tracing::error!(%error, "the HTTP front did not end well");
         }
         self.base.cancel.cancel();
         self.serving.children.close().await;
+        self.serving.tunnels.close().await;
         if let Some(log) = &self.serving.audit {
             log.end();
         }
@@ -124,19 +129,23 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     let reviews = AccessReviews::new(reviewer(&plan.clients.authorization), &plan.access);
     let authorizer = Arc::new(DelegatedAuthorizer::new(plan.always_allow, reviews));
 
+    let children = Children::new(ProbeConfig::default());
+    let shared = Shared::load(base, &children).await?;
+    let authority = agents::authority(&plan.clients.hub, &base.tracker, base.cancel.clone()).await?;
     let hub = aggregated::start(AggregatedDependencies {
         store: Arc::clone(&base.store),
         authorizer,
+        agents: hub::agents::agents(&shared),
         version: version(),
         tracker: base.tracker.clone(),
         cancelled: base.cancel.clone(),
     });
     let hub = hub.await.context("the hub's own API does not start")?;
-    let children = Children::new(ProbeConfig::default());
-    let shared = Shared::load(base, &children).await?;
     let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
     let roots = shared.roots(hub, &fleets);
-    let api = ApiServer::builder(Arc::new(roots), Arc::new(Delegated::new(trust, Some(Arc::new(tokens)))))
+    let delegated = Delegated::new(trust, Some(Arc::new(tokens)));
+    let delegated = delegated.preceded_by(hub::agents::authenticator(&shared, &authority));
+    let api = ApiServer::builder(Arc::new(roots), Arc::new(delegated))
         .checks(base.checks(store.check_name()))
         .in_flight(plan.in_flight.0, plan.in_flight.1)
         .limits(plan.limits)
@@ -162,6 +171,8 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     } else {
         leases(base, store, plan.replica_name)?
     };
+    hub::agents::decide(base, &shared, authority, client.clone());
+    let tunnels = shared.tunnels.clone();
     base.run_controllers(Controllers {
         client,
         credentials: plan.clients.hub,
@@ -175,6 +186,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
         server: base.tracker.spawn(server.run(shutdown.clone())),
         shutdown,
         children,
+        tunnels,
         audit,
     })
 }

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the hub's certificate authority, 10 years |
+//! | `agents/ca.crt`, `agents/ca.key` | the authority of the agents of tunnels, 10 years |
 //! | `kubeconfig` | contexts `umbra`, `umbra-view`, `umbra-fleet` with the administrator's client certificate, 1 year, renewed by itself |
 //! | `service-account.key` | signs service account tokens |
 //! | `store.redb` | the embedded store, unless objects are kept in etcd |
@@ -71,6 +72,11 @@ impl DataDir {
     /// The hub's certificate authority.
     pub(crate) fn authority(&self) -> &CertificateAuthority {
         &self.authority
+    }
+
+    /// Where the authority of the agents of tunnels is.
+    pub(crate) fn agents(&self) -> PathBuf {
+        self.path.join("agents")
     }
 
     /// Where the store is.

@@ -24,9 +24,9 @@ use umbra_storage::{CacheOptions, Store};
 
 use super::judge::{FleetAuthorizer, Judge, in_group};
 use super::roots::HubRoot;
-use super::{HUB, START, umbra_kinds};
+use super::agents::{AdmitJoinRequests, Agents, OpenTunnels};
+use super::{HUB, START, umbra_kinds, with_tunnels};
 use crate::fleet::FleetApi;
-use crate::generic::admission::AdmitAll;
 use crate::generic::authorization::{AllowAll, attributes};
 use crate::generic::collection::{RootParts, StoreApi};
 use crate::generic::reviews::Reviews;
@@ -41,6 +41,8 @@ pub struct AggregatedDependencies {
     pub store: Arc<dyn Store>,
     /// Asks the hub's API server.
     pub authorizer: Arc<DelegatedAuthorizer>,
+    /// What serves the agents of clusters.
+    pub agents: Agents,
     /// The body of `GET /version`.
     pub version: Bytes,
     /// What the root's tasks belong to.
@@ -55,11 +57,17 @@ pub struct AggregatedDependencies {
 /// 503 where the store does not answer in time.
 pub async fn start(dependencies: AggregatedDependencies) -> Result<HubRoot, Status> {
     let (kinds, documents) = umbra_kinds()?;
+    let tunnels = Arc::new(OpenTunnels::new(
+        dependencies.agents.clone(),
+        dependencies.tracker.clone(),
+        dependencies.cancelled.clone(),
+    ));
+    let kinds: Vec<_> = kinds.into_iter().map(|kind| with_tunnels(kind, &tunnels)).collect();
     let api = StoreApi::new(RootParts {
         name: HUB.to_owned(),
         store: dependencies.store,
         cache: CacheOptions::default(),
-        admission: Arc::new(AdmitAll),
+        admission: Arc::new(AdmitJoinRequests::new(dependencies.agents.directory)),
         // Never asked: see `Gate`.
         authorizer: Arc::new(AllowAll),
         reviews: None,

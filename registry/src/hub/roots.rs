@@ -13,16 +13,18 @@ use umbra_auth::delegation::DelegatedAuthorizer;
 use umbra_auth::rbac::Attributes;
 use umbra_child::Children;
 
+use super::agents::{AgentGate, Machine};
 use super::aggregated;
 use super::judge::Judge;
 use crate::builtin::assembly::Cluster;
 use crate::cluster::ClusterRoot;
 use crate::directory::Directory;
 use crate::fleet::FleetApi;
+use crate::generic::authorization::forbidden;
 use crate::generic::collection::StoreApi;
 use crate::mirror::Mirror;
 use crate::root::{Api, Root, Roots};
-use crate::view::{ViewApi, ViewServices};
+use crate::view::{HubPermissions, ViewApi, ViewServices};
 
 /// The fleets that serve, by name. Whoever runs the fleets' controllers keeps it.
 pub type Fleets = Arc<ArcSwap<BTreeMap<String, Arc<FleetApi>>>>;
@@ -32,6 +34,8 @@ pub type Fleets = Arc<ArcSwap<BTreeMap<String, Arc<FleetApi>>>>;
 pub struct HubRoot {
     api: Arc<dyn Api>,
     judge: Arc<dyn Judge>,
+    /// Judges what is done inside views that leave it to the hub.
+    permissions: Arc<dyn HubPermissions>,
     /// Judges what is done inside fleets; without it, whoever may enter may do everything.
     delegated: Option<Arc<DelegatedAuthorizer>>,
 }
@@ -47,7 +51,8 @@ impl From<Cluster> for HubRoot {
     fn from(cluster: Cluster) -> Self {
         Self {
             api: cluster.api,
-            judge: cluster.authorizer,
+            judge: Arc::clone(&cluster.authorizer) as _,
+            permissions: cluster.authorizer,
             delegated: None,
         }
     }
@@ -59,6 +64,7 @@ impl HubRoot {
         Self {
             api: aggregated::hub(api, Arc::clone(&authorizer)),
             judge: Arc::clone(&authorizer) as _,
+            permissions: Arc::clone(&authorizer) as _,
             delegated: Some(authorizer),
         }
     }
@@ -89,8 +95,10 @@ impl HubRoots {
         children: Children,
         fleets: Fleets,
     ) -> Self {
+        let mut hub = hub.into();
+        hub.api = Arc::new(AgentGate::new(hub.api, Arc::clone(&directory)));
         Self {
-            hub: hub.into(),
+            hub,
             views,
             directory,
             children,
@@ -126,7 +134,11 @@ impl Roots for HubRoots {
                 Arc::clone(&self.directory),
                 self.children.clone(),
             )?))),
-            RootName::View(name) => Ok(Root::Api(Arc::new(ViewApi::new(name, &self.views)?))),
+            RootName::View(name) => Ok(Root::Api(Arc::new(ViewApi::new(
+                name,
+                &self.views,
+                &self.hub.permissions,
+            )?))),
             RootName::Fleet(name) => self.fleet(name),
         }
     }
@@ -138,6 +150,10 @@ impl Roots for HubRoots {
             RootName::View(name) => ("views", name),
             RootName::Fleet(name) => ("fleets", name),
         };
+        if Machine::of(user)?.is_some() {
+            let attributes = Attributes::resource("proxy", umbra_api::GROUP, resource, "", name);
+            return Err(forbidden(user, &attributes, "agents enter no root"));
+        }
         let attributes = Attributes {
             verb: proxy_verb(method),
             group: umbra_api::GROUP,

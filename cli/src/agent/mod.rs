@@ -1,0 +1,218 @@
+//! `umbra agent`: runs in a cluster that the hub cannot dial, and has the hub reach it through a tunnel.
+//!
+//! It asks to join with a bootstrap token, gets a certificate for its cluster, opens a tunnel, and serves what comes through
+//! it with its own credential for the API server beside it. Certificates are renewed with the present one; what the agent
+//! knows is kept ([`state`]), so that restarts need no approval and no token. Several agents of one cluster may run at once:
+//! they share what is kept, and each has a tunnel.
+
+mod flags;
+mod identity;
+mod join;
+mod own;
+mod state;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::StatusCode;
+use rand::RngExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_child::Child;
+use umbra_child::tunnel::agent::{self, Ending, TunnelError};
+
+pub(crate) use flags::AgentArguments;
+use identity::Identity;
+use join::Joiner;
+use own::OwnCluster;
+
+/// The first retry comes within this, and none waits longer than [`LONGEST`] (full jitter).
+const FIRST: Duration = Duration::from_millis(500);
+/// A hub that is back is found within this.
+const LONGEST: Duration = Duration::from_secs(15);
+/// A tunnel that lived for less was no success.
+const LASTING: Duration = Duration::from_secs(30);
+
+/// Runs until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// Where the flags cannot be used. What fails later is tried again.
+pub(crate) async fn run(arguments: AgentArguments) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
+    let own = OwnCluster::new(&arguments)?;
+    let joiner = Joiner::new(&arguments, &own)?;
+    let stop = CancellationToken::new();
+    let agent = Agent {
+        cluster: arguments.cluster.clone(),
+        own: own.child().clone(),
+        joiner,
+        tasks: TaskTracker::new(),
+        stop: stop.clone(),
+    };
+    let running = agent.run();
+    tokio::pin!(running);
+    tokio::select! {
+        () = &mut running => return Ok(()),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    eprintln!("stopping; another signal stops at once");
+    stop.cancel();
+    tokio::select! {
+        () = &mut running => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    own.child().close().await;
+    Ok(())
+}
+
+/// An agent at work.
+struct Agent {
+    cluster: String,
+    own: Child,
+    joiner: Joiner,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Why another tunnel is needed.
+enum Next {
+    /// The one there was has ended.
+    Again,
+    /// The hub wants it, or there is another certificate; the one there is goes on until it has ended.
+    Replace(Ending),
+    Stop,
+}
+
+impl Agent {
+    async fn run(mut self) {
+        let mut failures = 0;
+        let mut before: Option<Ending> = None;
+        let mut identity: Option<Identity> = None;
+        while !self.stop.is_cancelled() {
+            let present = match identity.take() {
+                Some(present) => present,
+                None => match self.obtain().await {
+                    Some(obtained) => obtained,
+                    None => break,
+                },
+            };
+            let began = Instant::now();
+            let requested = agent::request(present.hub(), &self.cluster).await;
+            match requested {
+                Ok(tunnel) => {
+                    eprintln!("connected to the hub as {}", self.cluster);
+                    if let Some(before) = before.take() {
+                        before.stop.cancel();
+                    }
+                    let (next, kept) = self.serve(tunnel, present).await;
+                    identity = Some(kept);
+                    match next {
+                        Next::Stop => break,
+                        Next::Replace(ending) => before = Some(ending),
+                        Next::Again => {}
+                    }
+                    failures = if began.elapsed() >= LASTING { 0 } else { failures + 1 };
+                }
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("no tunnel: {error}");
+                    if is_refusal(&error) {
+                        self.joiner.forget(&present).await;
+                    } else {
+                        identity = Some(present);
+                    }
+                }
+            }
+            self.pause(failures).await;
+        }
+        if let Some(before) = before {
+            before.stop.cancel();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The identity that is kept, or a new one, however long that takes; `None` where the agent is to stop.
+    async fn obtain(&mut self) -> Option<Identity> {
+        let mut failures = 0;
+        loop {
+            let stop = self.stop.clone();
+            match stop.run_until_cancelled(self.joiner.obtain()).await? {
+                Ok(identity) => return Some(identity),
+                Err(error) => {
+                    failures += 1;
+                    eprintln!("not joined yet: {error:#}");
+                }
+            }
+            self.pause(failures).await;
+            if self.stop.is_cancelled() {
+                return None;
+            }
+        }
+    }
+
+    /// Serves one tunnel, in a task that outlives this, until there is something else to do.
+    async fn serve(&mut self, tunnel: agent::Tunnel, identity: Identity) -> (Next, Identity) {
+        let ending = Ending::default();
+        let (own, own_ending) = (self.own.clone(), ending.clone());
+        let mut served = self
+            .tasks
+            .spawn(async move { agent::serve(tunnel, &own, &own_ending).await });
+        let mut identity = identity;
+        loop {
+            let renewal = tokio::time::sleep_until(identity.renew_at());
+            tokio::select! {
+                ended = &mut served => {
+                    match ended {
+                        Ok(Ok(())) => eprintln!("the tunnel has ended"),
+                        Ok(Err(error)) => eprintln!("the tunnel has ended: {error}"),
+                        Err(error) => eprintln!("the tunnel has failed: {error}"),
+                    }
+                    return (Next::Again, identity);
+                }
+                () = ending.unwanted.cancelled() => {
+                    eprintln!("the hub is going; opening another tunnel");
+                    return (Next::Replace(ending), identity);
+                }
+                () = self.stop.cancelled() => {
+                    ending.stop.cancel();
+                    let _ = served.await;
+                    return (Next::Stop, identity);
+                }
+                () = renewal => match self.joiner.renew(&identity).await {
+                    Ok(renewed) => {
+                        eprintln!("the certificate has been renewed");
+                        return (Next::Replace(ending), renewed);
+                    }
+                    Err(error) => {
+                        eprintln!("the certificate is not renewed yet: {error:#}");
+                        identity.renew_later();
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits before the next try, or until the agent is to stop.
+    async fn pause(&self, failures: u32) {
+        let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST);
+        let pause = ceiling.mul_f64(rand::rng().random_range(0.0..1.0));
+        let _ = tokio::time::timeout(pause, self.stop.cancelled()).await;
+    }
+}
+
+/// Whether the hub does not believe the certificate any more.
+fn is_refusal(error: &TunnelError) -> bool {
+    matches!(
+        error,
+        TunnelError::Refused {
+            code: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN,
+            ..
+        }
+    )
+}

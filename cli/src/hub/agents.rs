@@ -1,0 +1,48 @@
+//! What a hub has for the agents of clusters that are reached through tunnels.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use umbra_auth::certificates::CertificateAuthority;
+use umbra_controllers::join::JoinController;
+use umbra_registry::hub::agents::{AgentAuthenticator, AgentAuthority, Agents};
+
+use super::base::{Base, Shared};
+use crate::up::data_dir::DataDir;
+
+/// How long the authority of a standalone hub lasts: as long as its other one.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The authority of the agents of a standalone hub, kept in its data directory.
+///
+/// # Errors
+/// Where it cannot be read or made.
+pub(crate) fn authority(data: &DataDir, lifetime: Duration) -> Result<AgentAuthority> {
+    let folder = data.agents();
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let authority = CertificateAuthority::load_or_create(&folder, "umbra-agents", AUTHORITY_LIFETIME)
+        .with_context(|| format!("cannot read the authority of agents in {}", folder.display()))?;
+    let trusted = authority.certificate_pem().as_bytes().to_vec();
+    Ok(AgentAuthority::new(authority, &trusted, lifetime)?)
+}
+
+/// What serves agents in the hub root.
+pub(crate) fn agents(shared: &Shared) -> Agents {
+    Agents {
+        directory: Arc::clone(&shared.directory),
+        tunnels: shared.tunnels.clone(),
+    }
+}
+
+/// What knows agents, before anything else is asked about a request.
+pub(crate) fn authenticator(shared: &Shared, authority: &AgentAuthority) -> Arc<AgentAuthenticator> {
+    let directory = Arc::clone(&shared.directory);
+    Arc::new(AgentAuthenticator::new(authority.bundle().clone(), directory))
+}
+
+/// Decides about ClusterJoinRequests and signs, until the hub ends.
+pub(crate) fn decide(base: &Base, shared: &Shared, authority: AgentAuthority, client: kube::Client) {
+    let controller = JoinController::new(Arc::clone(&shared.directory), authority, client);
+    base.tracker.spawn(controller.run(base.cancel.clone()));
+}

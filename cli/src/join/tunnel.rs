@@ -1,0 +1,267 @@
+//! `umbra join NAME --tunnel`: registers a cluster that the hub cannot dial, and prints what is to be applied in it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+use jiff::Timestamp;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Patch, PatchParams};
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+use serde_json::json;
+use umbra_api::cluster::{ConnectionMode, ManagedCluster};
+use umbra_api::join_request::BOOTSTRAP_TOKEN_PREFIX;
+use umbra_auth::tokens::BootstrapToken;
+use url::Url;
+
+use super::hub;
+use crate::registration::{administrators_binding, binding_name};
+use crate::up::data_dir::HUB_CONTEXT;
+
+/// The field manager of what is written, as of `umbra join` without `--tunnel`.
+const FIELD_MANAGER: &str = "umbra-join";
+/// What the agent is made of.
+const MANIFEST: &str = include_str!("../../../manifests/agent/agent.yaml");
+/// The APIService of a hub behind a kube-apiserver.
+const API_SERVICE: &str = "v1alpha1.umbra.dev";
+
+/// What `--tunnel` takes beside.
+#[derive(Args)]
+pub(crate) struct TunnelArguments {
+    /// The hub does not dial the cluster: print the manifest of an agent that opens a tunnel to the hub. Run it again for
+    /// another bootstrap token; the one before counts no more.
+    #[arg(long, help_heading = "Tunnel")]
+    pub(super) tunnel: bool,
+    /// The hub's own address, as agents reach it [default: the server of the hub's kubeconfig, where that is of `umbra up`].
+    #[arg(long, value_name = "URL", requires = "tunnel", help_heading = "Tunnel")]
+    agent_hub: Option<Url>,
+    /// The authorities that agents verify the hub by, as PEM [default: that of the hub's kubeconfig, or of its APIService].
+    #[arg(long, value_name = "FILE", requires = "tunnel", help_heading = "Tunnel")]
+    agent_hub_ca_file: Option<PathBuf>,
+    /// How long the bootstrap token counts.
+    #[arg(long, default_value = "24h", value_name = "DURATION", requires = "tunnel", help_heading = "Tunnel",
+        value_parser = lifetime)]
+    token_lifetime: Duration,
+    /// Let nobody join who has the token: a person approves with `umbra approve`.
+    #[arg(long, requires = "tunnel", help_heading = "Tunnel")]
+    manual_approval: bool,
+    /// The image of the agent.
+    #[arg(
+        long,
+        default_value = "umbra:dev",
+        value_name = "IMAGE",
+        requires = "tunnel",
+        help_heading = "Tunnel"
+    )]
+    agent_image: String,
+    /// Print the bootstrap token alone.
+    #[arg(long, requires = "tunnel", help_heading = "Tunnel")]
+    token_only: bool,
+}
+
+/// What of `umbra join` concerns both ways to join.
+pub(super) struct Registered<'a> {
+    pub(super) name: &'a str,
+    pub(super) labels: &'a [(String, String)],
+    pub(super) hub_kubeconfig: Option<&'a Path>,
+    pub(super) admin_binding: bool,
+}
+
+/// Where agents reach the hub, and what they trust there.
+struct Reached {
+    url: Url,
+    authority_pem: Vec<u8>,
+    server_name: String,
+}
+
+/// Registers the cluster and prints the manifest.
+///
+/// # Errors
+/// What the hub says, and where it is not known how agents reach it.
+pub(super) async fn run(registered: Registered<'_>, arguments: &TunnelArguments) -> Result<()> {
+    let (hub, path) = hub::connect(registered.hub_kubeconfig).await?;
+    check(&hub, registered.name).await?;
+    let reached = reached(&hub, &path, arguments).await?;
+    let token = BootstrapToken::generate(BOOTSTRAP_TOKEN_PREFIX, registered.name)
+        .context("the operating system gives no random bytes to make a token of")?;
+    let cluster = register(&hub, &registered, arguments, &token).await?;
+    let mut out = std::io::stdout().lock();
+    if arguments.token_only {
+        writeln!(out, "{}", token.expose())?;
+        return Ok(());
+    }
+    write!(
+        out,
+        "{}",
+        manifest(registered.name, &reached, &token, &arguments.agent_image)
+    )?;
+    if registered.admin_binding {
+        let administrators = hub::administrators(&hub).await?;
+        let binding = administrators_binding(&binding_name(&cluster), &administrators);
+        // JSON is YAML.
+        writeln!(
+            out,
+            "---\n# To make the hub's administrators administrators of this cluster.\n{binding:#}"
+        )?;
+    }
+    eprintln!(
+        "{} is registered. Apply what was printed in the cluster, with `kubectl apply -f -`.",
+        registered.name
+    );
+    if arguments.manual_approval {
+        eprintln!("When its agent asks to join: umbra approve {}", registered.name);
+    }
+    Ok(())
+}
+
+/// Refuses a name that a cluster has which the hub dials.
+async fn check(hub: &Client, name: &str) -> Result<()> {
+    for cluster in hub::clusters(hub).await? {
+        let same = cluster.metadata.name.as_deref() == Some(name);
+        if same && cluster.spec.connection.mode != ConnectionMode::Tunnel {
+            bail!(
+                "the name {name} is taken by a cluster that the hub dials; choose another one, or run `umbra leave {name}` first"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn register(
+    hub: &Client,
+    registered: &Registered<'_>,
+    arguments: &TunnelArguments,
+    token: &BootstrapToken,
+) -> Result<ManagedCluster> {
+    let name = registered.name;
+    let expires = Timestamp::now() + jiff::SignedDuration::try_from(arguments.token_lifetime)?;
+    let approval = if arguments.manual_approval { "Manual" } else { "Token" };
+    let labels: BTreeMap<&String, &String> = registered.labels.iter().map(|(key, value)| (key, value)).collect();
+    let cluster = json!({
+        "apiVersion": umbra_api::API_VERSION,
+        "kind": "ManagedCluster",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"connection": {
+            "mode": "Tunnel",
+            "tunnel": {"bootstrapTokenHash": token.hash(), "approval": approval,
+                "bootstrapTokenExpires": umbra_apimachinery::age::rfc3339(expires)},
+        }},
+    });
+    let clusters: Api<ManagedCluster> = Api::all(hub.clone());
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    clusters
+        .patch(name, &parameters, &Patch::Apply(cluster))
+        .await
+        .with_context(|| format!("the ManagedCluster {name} cannot be written"))
+}
+
+/// How agents reach the hub. A hub of `umbra up` is reached as its kubeconfig says; behind a kube-apiserver it has an address
+/// of its own, which only whoever runs it knows.
+async fn reached(hub: &Client, path: &Path, arguments: &TunnelArguments) -> Result<Reached> {
+    let file = Kubeconfig::read_from(path)?;
+    let own = file.contexts.iter().find(|context| context.name == HUB_CONTEXT);
+    let own = own.and_then(|context| {
+        let name = &context.context.as_ref()?.cluster;
+        file.clusters.iter().find(|one| one.name == *name)?.cluster.as_ref()
+    });
+    let url = match (&arguments.agent_hub, own) {
+        (Some(url), _) => url.clone(),
+        (None, Some(own)) => own.server.as_deref().unwrap_or_default().parse()?,
+        (None, None) => bail!(
+            "say how agents reach the hub itself, not the kube-apiserver in front of it: --agent-hub https://ADDRESS of its Service"
+        ),
+    };
+    let (authority_pem, server_name) = match (&arguments.agent_hub_ca_file, own) {
+        (Some(file), _) => {
+            let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            (pem, String::new())
+        }
+        (None, Some(own)) => {
+            let data = own.certificate_authority_data.as_deref().unwrap_or_default();
+            (BASE64.decode(data)?, String::new())
+        }
+        (None, None) => {
+            let services: Api<APIService> = Api::all(hub.clone());
+            let service = services.get(API_SERVICE).await;
+            let spec = service
+                .with_context(|| format!("the APIService {API_SERVICE} cannot be read; give --agent-hub-ca-file"))?
+                .spec
+                .unwrap_or_default();
+            let bundle = spec
+                .ca_bundle
+                .context("the APIService has no caBundle; give --agent-hub-ca-file")?;
+            let service = spec.service.unwrap_or_default();
+            // The certificate is for the Service, whatever stands in front of it.
+            let name = service.name.unwrap_or_default();
+            (
+                bundle.0,
+                format!("{name}.{}.svc", service.namespace.unwrap_or_default()),
+            )
+        }
+    };
+    let server_name = match (server_name.is_empty(), url.host_str()) {
+        (false, _) => server_name,
+        (true, host) => host.unwrap_or_default().trim_matches(['[', ']']).to_owned(),
+    };
+    Ok(Reached {
+        url,
+        authority_pem,
+        server_name,
+    })
+}
+
+fn manifest(cluster: &str, reached: &Reached, token: &BootstrapToken, image: &str) -> String {
+    let values = [
+        ("${CLUSTER}", cluster),
+        ("${HUB}", reached.url.as_str().trim_end_matches('/')),
+        ("${HUB_TLS_SERVER_NAME}", &reached.server_name),
+        ("${HUB_CA}", &BASE64.encode(&reached.authority_pem)),
+        ("${TOKEN}", &BASE64.encode(token.expose())),
+        ("${IMAGE}", image),
+    ];
+    let text = MANIFEST.replace("# `umbra join ${CLUSTER} --tunnel` fills in what is in ${…}.\n", "");
+    values
+        .iter()
+        .fold(text, |text, (name, value)| text.replace(name, value))
+}
+
+/// A number with `s`, `m` or `h`.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "a duration is needed, such as 30m or 24h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_is_filled_in() {
+        let reached = Reached {
+            url: "https://hub.test:7443".parse().unwrap(),
+            authority_pem: b"pem".to_vec(),
+            server_name: "hub.test".to_owned(),
+        };
+        let token = BootstrapToken::generate(BOOTSTRAP_TOKEN_PREFIX, "east").unwrap();
+        let text = manifest("east", &reached, &token, "registry.test/umbra:1");
+        assert!(!text.contains("${"), "{text}");
+        for expected in [
+            "--hub=https://hub.test:7443\n",
+            "--cluster=east",
+            "image: registry.test/umbra:1",
+        ] {
+            assert!(text.contains(expected), "{expected}");
+        }
+        assert!(!text.contains(token.expose()), "Secrets hold base64");
+        assert!(lifetime("24h").is_ok() && lifetime("0s").is_err() && lifetime("soon").is_err());
+    }
+}

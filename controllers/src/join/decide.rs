@@ -1,0 +1,222 @@
+//! What is to be done with one request.
+
+use jiff::{SignedDuration, Timestamp};
+use umbra_api::cluster::{Approval, ConnectionMode, ManagedCluster};
+use umbra_api::join_request::{ClusterJoinRequest, bootstrap_user, condition};
+use umbra_auth::tokens::sha256_hex;
+use umbra_registry::directory::Directory;
+
+/// How long nobody decides about a request before it goes (`pendingExpiration` in
+/// `k8s.io/kubernetes/pkg/controller/certificates/cleaner`).
+const PENDING: SignedDuration = SignedDuration::from_hours(24);
+/// How long a denied request stays to be seen. It is denied for as long as it could count: no certificate lasts longer.
+const DENIED: SignedDuration = SignedDuration::from_hours(48);
+/// How long a request stays whose certificate has expired: its agent has to join again anyway.
+const EXPIRED: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Nothing,
+    /// Say that it is approved or denied.
+    Decide {
+        condition: &'static str,
+        reason: &'static str,
+        message: String,
+    },
+    /// Issue the certificate, for the ManagedCluster of this UID.
+    Sign {
+        cluster_uid: String,
+    },
+    /// Take it away.
+    Delete(&'static str),
+}
+
+/// Decides about `request`, as things are `now`.
+pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: Timestamp) -> Action {
+    if request.metadata.deletion_timestamp.is_some() {
+        return Action::Nothing;
+    }
+    let created = request.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let status = request.status.clone().unwrap_or_default();
+    let cluster = directory.clusters.get(&request.spec.cluster_name);
+    let uid = |cluster: &ManagedCluster| cluster.metadata.uid.clone().unwrap_or_default();
+    if request.has(condition::DENIED) {
+        return match now > created + DENIED && status.expires.is_none_or(|expires| now > expires.0) {
+            true => Action::Delete("it was denied two days ago or earlier"),
+            false => Action::Nothing,
+        };
+    }
+    let owner = &status.managed_cluster_uid;
+    if !owner.is_empty() && cluster.map(|cluster| uid(cluster)).as_ref() != Some(owner) {
+        return Action::Delete("its ManagedCluster is gone");
+    }
+    if status.expires.as_ref().is_some_and(|expires| now > expires.0 + EXPIRED) {
+        return Action::Delete("its certificate has expired");
+    }
+    if !request.has(condition::APPROVED) {
+        if now > created + PENDING {
+            return Action::Delete("nobody has decided about it for a day");
+        }
+        return cluster.map_or(Action::Nothing, |cluster| by_rule(cluster, request));
+    }
+    let is_signed = status.request_hash == sha256_hex(request.spec.request.as_bytes());
+    match cluster.filter(|cluster| cluster.spec.connection.mode == ConnectionMode::Tunnel && !is_signed) {
+        Some(cluster) => Action::Sign {
+            cluster_uid: uid(cluster),
+        },
+        None => Action::Nothing,
+    }
+}
+
+/// The rule about requests that came with a bootstrap token.
+fn by_rule(cluster: &ManagedCluster, request: &ClusterJoinRequest) -> Action {
+    let name = &request.spec.cluster_name;
+    let with_token = request.spec.username == bootstrap_user(name)
+        && cluster.metadata.uid.as_deref() == Some(request.spec.uid.as_str());
+    let settings = cluster.spec.connection.tunnel.as_ref();
+    if !with_token || settings.is_none_or(|settings| settings.approval != Approval::Token) {
+        return Action::Nothing;
+    }
+    let known = cluster.status.as_ref().map_or("", |status| status.uid.as_str());
+    if !known.is_empty() && known != request.spec.cluster_uid {
+        return Action::Decide {
+            condition: condition::DENIED,
+            reason: "AnotherCluster",
+            message: format!(
+                "{name} is the cluster whose namespace kube-system has the UID {known}, and the agent is in another one; \
+                 `umbra leave {name}` first to replace the cluster"
+            ),
+        };
+    }
+    Action::Decide {
+        condition: condition::APPROVED,
+        reason: "BootstrapToken",
+        message: format!("the agent has the bootstrap token of {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn directory(tunnel: &Value, status: &Value) -> Directory {
+        let cluster = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
+            "metadata": {"name": "east", "uid": "m1"}, "status": status,
+            "spec": {"connection": {"mode": "Tunnel", "tunnel": tunnel}}});
+        let mut directory = Directory::default();
+        let cluster = Arc::new(serde_json::from_value(cluster).unwrap());
+        directory.clusters.insert("east".to_owned(), cluster);
+        directory
+    }
+
+    fn request(change: impl FnOnce(&mut Value)) -> ClusterJoinRequest {
+        let mut request = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ClusterJoinRequest",
+            "metadata": {"name": "east-1", "uid": "r1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"clusterName": "east", "clusterUID": "k1", "request": "csr", "username": "umbra:bootstrap:east",
+                "uid": "m1"},
+            "status": {}});
+        change(&mut request);
+        serde_json::from_value(request).unwrap()
+    }
+
+    fn approved(request: &mut Value) {
+        request["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "r", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn decided(directory: &Directory, request: &ClusterJoinRequest) -> Option<&'static str> {
+        match decide(directory, request, at("2026-01-01T01:00:00Z")) {
+            Action::Decide { condition, .. } => Some(condition),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_token_approves_its_cluster_and_no_other() {
+        let plain = directory(&json!({}), &json!({}));
+        assert_eq!(decided(&plain, &request(|_| {})), Some(condition::APPROVED));
+        let known = directory(&json!({}), &json!({"uid": "k1"}));
+        assert_eq!(decided(&known, &request(|_| {})), Some(condition::APPROVED));
+        let other = directory(&json!({}), &json!({"uid": "k2"}));
+        assert_eq!(decided(&other, &request(|_| {})), Some(condition::DENIED));
+
+        let manual = directory(&json!({"approval": "Manual"}), &json!({}));
+        assert_eq!(decided(&manual, &request(|_| {})), None);
+        for forged in [
+            json!({"username": "umbra:bootstrap:west"}),
+            json!({"username": "system:serviceaccount:a:b"}),
+            // The token of an earlier cluster of this name.
+            json!({"uid": "m0"}),
+            json!({"clusterName": "west"}),
+        ] {
+            let request = request(|request| {
+                for (key, value) in forged.as_object().unwrap() {
+                    request["spec"][key] = value.clone();
+                }
+            });
+            assert_eq!(decided(&plain, &request), None, "{forged}");
+        }
+    }
+
+    #[test]
+    fn what_is_approved_is_signed_once_for_each_key() {
+        let directory = directory(&json!({}), &json!({}));
+        let now = at("2026-01-01T01:00:00Z");
+        let sign = Action::Sign {
+            cluster_uid: "m1".to_owned(),
+        };
+        assert_eq!(decide(&directory, &request(approved), now), sign);
+        let signed = |hash: String| {
+            request(|request| {
+                approved(request);
+                request["status"]["requestHash"] = hash.into();
+                request["status"]["managedClusterUID"] = "m1".into();
+            })
+        };
+        assert_eq!(decide(&directory, &signed(sha256_hex(b"csr")), now), Action::Nothing);
+        assert_eq!(decide(&directory, &signed(sha256_hex(b"before")), now), sign);
+        // Denied wins.
+        let denied = request(|request| {
+            approved(request);
+            let mut denied = request["status"]["conditions"][0].clone();
+            denied["type"] = "Denied".into();
+            request["status"]["conditions"].as_array_mut().unwrap().push(denied);
+        });
+        assert_eq!(decide(&directory, &denied, now), Action::Nothing);
+        assert!(matches!(
+            decide(&directory, &denied, at("2026-01-04T00:00:00Z")),
+            Action::Delete(_)
+        ));
+    }
+
+    #[test]
+    fn what_is_of_no_use_goes() {
+        let manual = directory(&json!({"approval": "Manual"}), &json!({}));
+        let late = at("2026-01-02T01:00:00Z");
+        assert!(matches!(decide(&manual, &request(|_| {}), late), Action::Delete(_)));
+        let another = request(|request| {
+            approved(request);
+            request["status"]["managedClusterUID"] = "m0".into();
+        });
+        assert!(matches!(decide(&manual, &another, late), Action::Delete(_)));
+        let expired = request(|request| {
+            approved(request);
+            request["status"]["managedClusterUID"] = "m1".into();
+            request["status"]["expires"] = "2026-01-01T12:00:00Z".into();
+        });
+        assert!(matches!(decide(&manual, &expired, late), Action::Delete(_)));
+        assert!(!matches!(
+            decide(&manual, &expired, at("2026-01-01T12:30:00Z")),
+            Action::Delete(_)
+        ));
+    }
+}
