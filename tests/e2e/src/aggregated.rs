@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,10 +16,9 @@ use crate::any_hub::{AnyHub, Door};
 use crate::cluster::Cluster;
 use crate::environment::{self, Form, Programs};
 use crate::front::Front;
-use crate::hub::umbra;
 use crate::identity::{self, Context, Credential};
-use crate::kubectl::Kubectl;
-use crate::process::Process;
+use crate::kubectl::{Kubectl, Outcome};
+use crate::replica::{self, Replica};
 use crate::turn::Shared;
 use crate::wait;
 use crate::world::{CHILDREN, World};
@@ -36,14 +35,6 @@ pub struct Aggregated {
     front: Front,
     replicas: [Replica; 2],
     crashes: AtomicUsize,
-}
-
-/// One process of umbra.
-#[derive(Debug)]
-struct Replica {
-    name: &'static str,
-    port: u16,
-    process: Mutex<Process>,
 }
 
 /// The names of the replicas.
@@ -114,7 +105,7 @@ impl Aggregated {
             Replica {
                 name,
                 port: *port,
-                process: Mutex::new(serve(programs, &cluster, name, *port)),
+                process: Mutex::new(replica::serve(programs, &cluster, name, *port)),
             }
         });
         let hub = Self {
@@ -175,8 +166,20 @@ impl Aggregated {
     /// Where it does not start.
     pub fn start_again(&self, replica: usize) {
         let replica = &self.replicas[replica];
-        *replica.process() = serve(&self.programs, &self.cluster, replica.name, replica.port);
+        *replica.process() = replica::serve(&self.programs, &self.cluster, replica.name, replica.port);
         replica.wait_until_it_serves();
+    }
+
+    /// Tries to start one more replica at the port of the first, and says what came of it.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    #[must_use]
+    #[track_caller]
+    pub fn another_at_the_same_port(&self) -> (u16, Outcome) {
+        let port = self.replicas[0].port;
+        let command = replica::command(&self.programs, &self.cluster, "one-too-many", port);
+        (port, Outcome::of(command, ""))
     }
 
     /// Leads every new connection to one replica, as long as that lives, and ends all others; `None` leads to both in turn.
@@ -264,23 +267,6 @@ impl Aggregated {
     }
 }
 
-impl Replica {
-    fn process(&self) -> MutexGuard<'_, Process> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_until_it_serves(&self) {
-        wait::until(&format!("{} serves", self.name), wait::DEADLINE, || {
-            let mut process = self.process();
-            if process.stderr().contains("umbra serves on") {
-                return Ok(());
-            }
-            assert!(process.ended().is_none(), "umbra serve ended\n{}", process.output());
-            Err(process.output())
-        });
-    }
-}
-
 impl AnyHub for Aggregated {
     fn programs(&self) -> &Programs {
         &self.programs
@@ -347,36 +333,6 @@ impl AnyHub for Aggregated {
         }
         self.wait_until_available();
     }
-}
-
-/// Runs umbra as the service account of an installation.
-fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u16) -> Process {
-    let kubeconfig = cluster.folder().join("umbra.kubeconfig");
-    let token = cluster
-        .kubectl()
-        .ok("create token umbra -n umbra-system --duration=24h")
-        .trim()
-        .to_owned();
-    identity::write_kubeconfig(
-        &kubeconfig,
-        &[Context {
-            name: "umbra",
-            server: cluster.server().to_owned(),
-            authority_pem: identity::authority(cluster.folder()).certificate_pem(),
-            credential: &Credential::Token(token),
-        }],
-    );
-    let mut command = umbra(programs);
-    command
-        .arg("serve")
-        .arg("--kubeconfig")
-        .arg(&kubeconfig)
-        .arg("--data-dir")
-        .arg(environment::folder(name).join("data"))
-        .args(["--etcd-servers", cluster.etcd(), "--etcd-prefix", "/umbra-hub"])
-        .args(["--replica-name", name])
-        .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
-    Process::start_logged(command, &cluster.folder().join(format!("umbra-{name}.log")))
 }
 
 /// A Service without endpoints that leads to this machine, and the APIService that names it.

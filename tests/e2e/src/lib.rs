@@ -27,6 +27,7 @@ pub mod hub;
 pub mod identity;
 pub mod kubectl;
 pub mod process;
+mod replica;
 pub mod turn;
 pub mod user;
 pub mod wait;
