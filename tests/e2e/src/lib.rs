@@ -20,11 +20,13 @@
 pub mod aggregated;
 pub mod any_hub;
 pub mod cluster;
+pub mod cluster_log;
 pub mod environment;
 mod front;
 pub mod http;
 pub mod hub;
 pub mod identity;
+pub mod informer;
 pub mod kubectl;
 pub mod process;
 mod replica;
@@ -32,3 +34,4 @@ pub mod turn;
 pub mod user;
 pub mod wait;
 pub mod world;
+pub mod writers;

@@ -3,6 +3,7 @@
 
 mod aggregated;
 mod cluster_root;
+mod controllers;
 mod crash;
 mod custom_resources;
 mod delegation;
@@ -11,6 +12,7 @@ mod encryption;
 mod errors;
 mod etcd;
 mod fleet;
+mod informer;
 mod join;
 mod storage;
 mod streams;
