@@ -15,7 +15,7 @@ const API_SERVICE: &str = "api-service";
 /// Its name.
 pub(super) const NAME: &str = "v1alpha1.umbra.dev";
 /// What installs everything.
-pub(super) const APPLY: &str = "apply the manifests again: kubectl apply -k manifests/base";
+pub(super) const APPLY: &str = "apply the manifests again (kubectl apply -k manifests/base, or helm upgrade)";
 
 /// What there is to judge.
 pub(super) struct Found {
@@ -58,7 +58,7 @@ pub(super) fn judge(api_service: &Read<APIService>, found: Option<&Found>) -> Ve
             return vec![Finding::wrong(
                 API_SERVICE,
                 message,
-                "install umbra: kubectl apply -k manifests/base",
+                "install umbra: kubectl apply -k manifests/base, or helm install",
             )];
         }
         Err(finding) => return vec![finding],
