@@ -23,7 +23,7 @@ GO_ENVIRONMENT := CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 # Where the end-to-end tests find the programs, and keep the files of a run.
 E2E_ENVIRONMENT := UMBRA_BIN=$(BIN)/umbra KUBE_BIN=$(KUBE) E2E_DIR=$(TARGET)/tmp
 
-.PHONY: help up build kube test lint show-main show-storage show-aggregated clean
+.PHONY: help up build kube test lint show-main show-storage show-aggregated show-children clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -109,6 +109,18 @@ show-aggregated: build kube ## show every item of a hub behind a kube-apiserver:
 	@touch $(RESULTS)/aggregated-all.tsv
 	@sed '/^aggregated\./!s/^/aggregated.main./' $(RESULTS)/aggregated-all.tsv > $(RESULTS)/aggregated.tsv
 	@tests/show/table.sh tests/show/aggregated.tsv $(RESULTS)/aggregated.tsv
+
+# Tests of crates are chosen by their modules, end-to-end tests by theirs.
+show-children: build kube ## show every item of reaching the children: what, figure, bound, pass or short
+	mkdir -p $(RESULTS) $(TARGET)/tmp
+	rm -f $(RESULTS)/children.tsv $(RESULTS)/children.log
+	SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --lib --profile $(PROFILE) \
+		-- attacks:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: \
+		>> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
+	$(E2E_ENVIRONMENT) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
+		-- proxying:: tunnel:: join:: >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
+	@grep -E '^SKIPPED' $(RESULTS)/children.log || true
+	@tests/show/table.sh tests/show/children.tsv $(RESULTS)/children.tsv
 
 clean: ## remove everything that was built
 	rm -rf $(KUBE) $(RESULTS)

@@ -17,7 +17,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::request::{RequestInfo, RootName, RootPath};
@@ -34,6 +33,7 @@ use umbra_registry::root::{HeldBySession, Root};
 
 use crate::audit::event::{Outcome, Subject};
 use crate::audit::{self, Pending};
+use crate::inflight::Permit;
 use crate::metrics::{Finished, InFlightGuard};
 use crate::paths::refuse_dot_segments;
 use crate::query::Query;
@@ -155,6 +155,8 @@ struct Arrival {
     authenticated: OnceLock<Arc<UserInfo>>,
     /// Who counts: the same, or whom that user acts as.
     user: OnceLock<Arc<UserInfo>>,
+    /// Set where the root is there, so that its name is not one that the client has made up.
+    entered: OnceLock<()>,
     warnings: Warnings,
 }
 
@@ -183,6 +185,7 @@ impl Arrival {
             ),
             authenticated: OnceLock::new(),
             user: OnceLock::new(),
+            entered: OnceLock::new(),
             warnings: Warnings::default(),
             path,
             raw_query,
@@ -285,7 +288,7 @@ impl ApiServer {
     async fn filtered(
         &self,
         arrival: &Arrival,
-        permit: &mut Option<OwnedSemaphorePermit>,
+        permit: &mut Option<Permit>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         refuse_dot_segments(&arrival.path)?;
@@ -351,7 +354,9 @@ impl ApiServer {
         if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
             request.headers_mut().append(FORWARDED_FOR, peer);
         }
-        match self.roots().root(root.root).await? {
+        let entered = self.roots().root(root.root).await?;
+        arrival.entered.get_or_init(|| ());
+        match entered {
             Root::Forward(forward) => forward.forward(context, request).await,
             Root::Api(api) => {
                 if !arrival.is_public() {
@@ -425,8 +430,12 @@ impl ApiServer {
         let finished = Finished {
             root: arrival.root_kind(),
             verb: known_verb(&arrival.info.verb),
-            group: if code == 404 { "" } else { &arrival.info.group },
-            resource: if code == 404 { "" } else { &arrival.info.resource },
+            group: &arrival.info.group,
+            resource: &arrival.info.resource,
+            cluster: match arrival.root().root {
+                RootName::Cluster(name) if arrival.entered.get().is_some() => Some(name),
+                _ => None,
+            },
             code,
             duration,
         };
@@ -482,7 +491,7 @@ struct Guards {
     #[expect(dead_code, reason = "counts as long as it lives")]
     counted: InFlightGuard,
     #[expect(dead_code, reason = "admits the next request when it goes")]
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
     #[expect(dead_code, reason = "is written into the audit log when it goes")]
     pending: Arc<OnceLock<Pending>>,
 }

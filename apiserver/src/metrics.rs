@@ -1,5 +1,6 @@
 //! Metrics of the HTTP front, in a registry that others add theirs to.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -22,6 +23,18 @@ struct RequestLabels {
     code: u16,
 }
 
+/// Labels of a request that went on to a child. No resource: clusters times resources are too many.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProxiedLabels {
+    cluster: String,
+    verb: String,
+    code: u16,
+}
+
+/// Resources that have a label of their own; those that come later share `other`. All children together have some hundreds.
+const RESOURCES: usize = 1000;
+const OTHER: &str = "other";
+
 /// Labels of what a request costs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DurationLabels {
@@ -40,6 +53,9 @@ struct KindLabels {
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     requests: Family<RequestLabels, Counter>,
+    proxied: Family<ProxiedLabels, Counter>,
+    /// Group and resource of what has been answered well.
+    resources: Arc<Mutex<HashSet<(String, String)>>>,
     duration: Family<DurationLabels, Histogram>,
     in_flight: Family<KindLabels, Gauge>,
     stalled: Counter<u64, AtomicU64>,
@@ -52,6 +68,8 @@ pub(crate) struct Finished<'a> {
     pub(crate) verb: &'a str,
     pub(crate) group: &'a str,
     pub(crate) resource: &'a str,
+    /// Whose root it was, where it was one that there is.
+    pub(crate) cluster: Option<&'a str>,
     pub(crate) code: u16,
     pub(crate) duration: Duration,
 }
@@ -67,6 +85,7 @@ impl Metrics {
     #[must_use]
     pub fn new(registry: Arc<Mutex<Registry>>) -> Self {
         let requests = Family::default();
+        let proxied = Family::default();
         // 1 ms to 65 s, doubling: from a cached read to a request at its deadline.
         let duration =
             Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.001, 2.0, 17))) as fn() -> Histogram);
@@ -75,6 +94,8 @@ impl Metrics {
         {
             let mut registry = registry.lock();
             registry.register("apiserver_requests", "Requests that were answered", requests.clone());
+            let help = "Requests to the roots of clusters that were answered";
+            registry.register("apiserver_proxied_requests", help, proxied.clone());
             let help = "Seconds until the answer began, watches and connections left out";
             registry.register("apiserver_request_duration_seconds", help, duration.clone());
             registry.register("apiserver_current_requests", "Requests being served", in_flight.clone());
@@ -84,6 +105,8 @@ impl Metrics {
         Self {
             registry,
             requests,
+            proxied,
+            resources: Arc::default(),
             duration,
             in_flight,
             stalled,
@@ -97,13 +120,22 @@ impl Metrics {
     }
 
     pub(crate) fn finished(&self, finished: &Finished<'_>, long_running: bool) {
+        let (group, resource) = self.resource_labels(finished);
         let labels = RequestLabels {
             root: finished.root,
             verb: finished.verb.to_owned(),
-            group: finished.group.to_owned(),
-            resource: finished.resource.to_owned(),
+            group,
+            resource,
             code: finished.code,
         };
+        if let Some(cluster) = finished.cluster {
+            let labels = ProxiedLabels {
+                cluster: cluster.to_owned(),
+                verb: finished.verb.to_owned(),
+                code: finished.code,
+            };
+            self.proxied.get_or_create(&labels).inc();
+        }
         self.requests.get_or_create(&labels).inc();
         if !long_running {
             let labels = DurationLabels {
@@ -113,6 +145,26 @@ impl Metrics {
             let seconds = finished.duration.as_secs_f64();
             self.duration.get_or_create(&labels).observe(seconds);
         }
+    }
+
+    /// Paths are chosen by clients, labels are not: a resource has its label once something was answered well there.
+    fn resource_labels(&self, finished: &Finished<'_>) -> (String, String) {
+        let named = (finished.group.to_owned(), finished.resource.to_owned());
+        if finished.resource.is_empty() {
+            return (String::new(), String::new());
+        }
+        let mut known = self.resources.lock();
+        if known.contains(&named) {
+            return named;
+        }
+        if finished.code >= 400 {
+            return (String::new(), String::new());
+        }
+        if known.len() >= RESOURCES {
+            return (String::new(), OTHER.to_owned());
+        }
+        known.insert(named.clone());
+        named
     }
 
     /// Counts a request until the guard is dropped.
@@ -142,5 +194,51 @@ pub(crate) struct InFlightGuard(Gauge);
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finish(metrics: &Metrics, resource: &str, code: u16) {
+        let finished = Finished {
+            root: "cluster",
+            verb: "get",
+            group: "example.com",
+            resource,
+            cluster: Some("east"),
+            code,
+            duration: Duration::from_millis(1),
+        };
+        metrics.finished(&finished, false);
+    }
+
+    #[test]
+    fn clients_cannot_make_labels_up() {
+        let metrics = Metrics::default();
+        for number in 0..RESOURCES + 500 {
+            finish(&metrics, &format!("made-up-{number}"), 403);
+        }
+        assert_eq!(metrics.text().matches("umbra_apiserver_requests_total{").count(), 1);
+        finish(&metrics, "widgets", 200);
+        finish(&metrics, "widgets", 403);
+        let text = metrics.text();
+        let of = |code| {
+            format!(
+                r#"umbra_apiserver_requests_total{{root="cluster",verb="get",group="example.com",resource="widgets",code="{code}"}} 1"#
+            )
+        };
+        assert!(text.contains(&of(200)) && text.contains(&of(403)), "{text}");
+        assert!(text.contains(r#"umbra_apiserver_proxied_requests_total{cluster="east",verb="get",code="403"} 1501"#));
+        for number in 0..RESOURCES + 500 {
+            finish(&metrics, &format!("made-up-{number}"), 200);
+        }
+        let lines = metrics.text().matches("umbra_apiserver_requests_total{").count();
+        assert_eq!(
+            lines,
+            RESOURCES + 3,
+            "those with a name, `other`, and the 403 of none and of one"
+        );
     }
 }

@@ -243,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_header_name_cannot_have_is_escaped() {
+        let mut user = UserInfo::new("jörg@пример", ["dév"]);
+        user.extra
+            .insert("a: b\r\nImpersonate-Group".into(), vec!["system:masters".into()]);
+        let sent = headers(&user, &Identity::default());
+        assert_eq!(all(&sent, "impersonate-user"), ["jörg@пример"]);
+        assert_eq!(all(&sent, "impersonate-group"), [AUTHENTICATED, "dév"]);
+        assert_eq!(
+            all(&sent, "impersonate-extra-a%3a%20b%0d%0aimpersonate-group"),
+            ["system:masters"]
+        );
+    }
+
+    #[test]
     fn prefixes_apply_to_everything_but_authenticated() {
         let sent = headers(&UserInfo::new("jane", ["dev"]), &prefixed());
         assert_eq!(all(&sent, "impersonate-user"), ["corp:jane"]);
@@ -342,7 +356,17 @@ mod tests {
                 "{user:?}: {refused:?}"
             );
         }
+        let told = |uid: &str, key: &str, value: &str| {
+            let mut user = UserInfo::new("jane", ["dev"]);
+            user.uid = uid.into();
+            user.extra.insert(key.into(), vec![value.into()]);
+            user
+        };
         for user in [
+            told("1\r\nImpersonate-Group: system:masters", "a", "b"),
+            told("1", "a", "b\nImpersonate-Group: system:masters"),
+            told("1", "a", " b"),
+            told("1", "a", "b\0"),
             UserInfo::new("admin ", ["a"]),
             UserInfo::new("a\r\nImpersonate-Group: system:masters", ["a"]),
             UserInfo::new("jane", [" dev"]),

@@ -214,6 +214,9 @@ fn is_true(query: Option<&str>, name: &str) -> bool {
 }
 
 #[cfg(test)]
+mod wire;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

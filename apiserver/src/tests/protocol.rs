@@ -79,7 +79,7 @@ async fn impersonation_needs_permission_and_does_not_travel() {
         (&said["uri"], &said["user"]),
         (&json!("/api/v1/pods?limit=5"), &json!("bob"))
     );
-    assert_eq!(said["headers"], json!(["accept"]));
+    assert_eq!(said["headers"], json!(["accept", "audit-id"]));
 }
 
 #[tokio::test]

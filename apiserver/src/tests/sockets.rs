@@ -1,5 +1,7 @@
 //! Real sockets: TLS, HTTP/1.1 and HTTP/2, and how a server ends.
 
+mod attacks;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
