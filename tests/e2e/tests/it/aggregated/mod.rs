@@ -118,6 +118,17 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
         let refused = user.context("view").fails("get pods -n kube-system");
         assert!(refused.contains("Forbidden"), "{refused}");
     }
+    // The hub's API server judges who may act as somebody else, and umbra gets somebody else.
+    let as_carol = hub.view().namespace(namespace).with("--as=carol");
+    assert_eq!(as_carol.ok("get pods -o name").lines().count(), 2);
+    assert!(as_carol.fails("get pods -n kube-system").contains("Forbidden"));
+    assert!(
+        carol
+            .context("view")
+            .with("--as=kubernetes-admin")
+            .fails("get pods -A")
+            .contains("impersonate")
+    );
     let me = carol.context("north").ok("auth whoami -o json");
     assert!(me.contains("\"carol\"") && me.contains("developers"), "{me}");
     lists.pass("a client certificate and a token, 2 children");
@@ -134,6 +145,13 @@ fn users_of_the_hub_see_and_change_children_through_the_aggregation_layer() {
             streams::terminal(&kubectl, pod);
             streams::forward(&kubectl, &format!("pod/{pod}"));
         }
+    }
+    // A token goes with every kind of request.
+    for protocol in Protocol::ALL {
+        streams::exec(
+            &protocol.of(&robot.context("view").namespace(namespace)),
+            "talker@south",
+        );
     }
     connects.pass("logs -f, exec, exec -it, port-forward; cluster and view");
 }
