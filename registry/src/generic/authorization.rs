@@ -6,6 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,6 +92,7 @@ fn everything() -> Vec<PolicyRule> {
 #[derive(Debug)]
 pub struct RbacAuthorizer {
     index: ArcSwap<RbacIndex>,
+    changed: watch::Sender<()>,
 }
 
 impl RbacAuthorizer {
@@ -100,6 +102,7 @@ impl RbacAuthorizer {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             index: ArcSwap::from_pointee(empty()),
+            changed: watch::Sender::new(()),
         })
     }
 
@@ -107,6 +110,17 @@ impl RbacAuthorizer {
     #[must_use]
     pub fn index(&self) -> Arc<RbacIndex> {
         self.index.load_full()
+    }
+
+    /// Changes whenever the rules in force may have.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn publish(&self, index: &RbacIndex) {
+        self.index.store(Arc::new(index.clone()));
+        self.changed.send_replace(());
     }
 
     /// Follows the four RBAC resources in `caches` until `cancelled`, in a task of `tracker`.
@@ -143,7 +157,7 @@ impl RbacAuthorizer {
             }
             watches.push(next(*kind, watch));
         }
-        self.index.store(Arc::new(index.clone()));
+        self.publish(&index);
         let mut events: FuturesUnordered<_> = watches.into_iter().collect();
         while let Some((kind, event, watch)) = events.next().await {
             let Some(event) = event else { return };
@@ -153,7 +167,7 @@ impl RbacAuthorizer {
                     index.remove(kind, &event.object.namespace, &event.object.name);
                 }
             }
-            self.index.store(Arc::new(index.clone()));
+            self.publish(&index);
             events.push(next(kind, watch));
         }
     }

@@ -53,6 +53,8 @@ impl ViewResource {
         subresource: &str,
     ) -> Result<Object, Status> {
         let target = self.resolve(context, namespace, name).await?;
+        self.demand(context, "get", subresource, namespace, &target.name)
+            .await?;
         let path = object_path(&self.served.descriptor.resource, namespace, &target.name, subresource);
         let asked = Asked::get(path, "application/json");
         let answer = self.services.exchange(context, &target.cluster, asked, PATIENCE).await;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::json;
+use umbra_api::root::ViewAuthorization;
 use umbra_apimachinery::discovery::Discovery;
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
 use umbra_apimachinery::request::RequestInfo;
@@ -13,9 +14,11 @@ use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
 
 use super::openapi::ViewOpenApi;
+use super::permissions::HubPermissions;
 use super::resource::ViewResource;
 use super::services::ViewServices;
 use super::shape::Shape;
+use super::sight::Authority;
 use crate::generic::authorization::{attributes, forbidden};
 use crate::request::RequestContext;
 use crate::resource::Resource;
@@ -31,36 +34,44 @@ pub struct ViewApi {
     pub(super) name: Arc<str>,
     pub(super) services: Arc<ViewServices>,
     pub(super) shape: Arc<Shape>,
+    pub(super) authority: Authority,
 }
 
 impl ViewApi {
-    /// The view of that name.
+    /// The view of that name. `hub` decides in views that leave it to the hub.
     ///
     /// # Errors
     /// 404 where there is no such `View`.
-    pub fn new(name: &str, services: &Arc<ViewServices>) -> Result<Self, Status> {
-        let shape = services.shape(name);
+    pub fn new(name: &str, services: &Arc<ViewServices>, hub: &Arc<dyn HubPermissions>) -> Result<Self, Status> {
         let views = GroupResource::new("umbra.dev", "views");
+        let shape = services.shape(name).ok_or_else(|| Status::not_found(&views, name))?;
         Ok(Self {
             name: name.into(),
             services: Arc::clone(services),
-            shape: shape.ok_or_else(|| Status::not_found(&views, name))?,
+            authority: match shape.authorization {
+                ViewAuthorization::ChildRbac => Authority::Children,
+                ViewAuthorization::HubRbac => Authority::Hub(Arc::clone(hub)),
+            },
+            shape,
         })
     }
 }
 
+/// Whether a request asks what there is, which everyone may know who may enter.
+pub(super) fn discovers(verb: &str, path: &str) -> bool {
+    let open = |root: &str| {
+        let below = path.strip_prefix(root);
+        below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    };
+    matches!(verb, "get" | "head") && (path == "/" || ["/api", "/apis", "/openapi", "/version"].into_iter().any(open))
+}
+
 #[async_trait]
 impl Api for ViewApi {
-    /// Requests for resources are decided object by object, by the children's RBAC: here where copies are read, by the
-    /// children where they are asked. Everyone who may enter may find out what there is.
+    /// Requests for resources are decided object by object, where copies are read, and by the children where they are
+    /// asked. Everyone who may enter may find out what there is.
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
-        let open = |root: &str| {
-            let below = info.path.strip_prefix(root);
-            below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
-        };
-        let discovers = matches!(info.verb.as_str(), "get" | "head")
-            && (info.path == "/" || ["/api", "/apis", "/openapi", "/version"].into_iter().any(open));
-        if info.is_resource_request || discovers {
+        if info.is_resource_request || discovers(&info.verb, &info.path) {
             return Ok(());
         }
         let hint = format!("in the view \"{}\"", self.name);
@@ -77,6 +88,7 @@ impl Api for ViewApi {
             services: Arc::clone(&self.services),
             view: Arc::clone(&self.name),
             shape: Arc::clone(&self.shape),
+            authority: self.authority.clone(),
             served: Arc::clone(served),
             printed: Mutex::default(),
             layout: Mutex::default(),

@@ -24,6 +24,8 @@ impl ViewResource {
     ) -> Result<Response<Body>, Status> {
         let info = &context.info;
         let target = self.target_of_connection(context).await?;
+        self.demand(context, &info.verb, &info.subresource, info.namespace(), &target.name)
+            .await?;
         if info.subresource != "log" && self.services.is_read_only(&target.cluster) {
             return Err(read_only(&target.cluster));
         }

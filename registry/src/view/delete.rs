@@ -44,6 +44,8 @@ impl ViewResource {
     ) -> Result<WriteOutcome, Status> {
         let namespace = request.namespace.as_deref();
         let selection = ViewSelection::parse(&request.list_options)?;
+        let name = selection.name().unwrap_or_default();
+        self.demand(context, "deletecollection", "", namespace, name).await?;
         let targets = self.targets_of_collection(context, namespace, &selection)?;
         let mut items = Vec::new();
         for target in &targets {
@@ -70,12 +72,13 @@ impl ViewResource {
         let allowed = sight
             .0
             .into_iter()
-            .filter(|(_, seen)| allows_collection(seen, descriptor.namespaced, namespace, selection.name()));
+            .filter(|(_, seen)| allows_collection(seen, self.extent(namespace, selection)));
         let targets = allowed
             .map(|(cluster, _)| self.target(&cluster, ""))
             .collect::<Result<Vec<_>, _>>()?;
         if targets.is_empty() {
-            return Err(self.forbidden(context, "deletecollection", "", namespace.unwrap_or_default(), ""));
+            let place = namespace.unwrap_or_default();
+            return Err(self.forbidden_by_children(context, "deletecollection", "", place, ""));
         }
         match targets
             .iter()

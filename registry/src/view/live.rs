@@ -3,6 +3,7 @@
 //! A child that refuses (403) shows nothing; one that cannot be reached is warned of. Objects carry the child's own
 //! revision, lists carry none, and there are no watches.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
@@ -13,11 +14,13 @@ use umbra_apimachinery::gvk::GroupVersionKind;
 use umbra_apimachinery::raw::RawMap;
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::table::{ColumnDefinition, ListMetadata, ReceivedTable};
+use umbra_auth::rbac::Visibility;
 use url::form_urlencoded;
 
 use super::exchange::{Asked, object_path};
 use super::resource::ViewResource;
 use super::selection::ViewSelection;
+use super::sight::{Authority, Sight, allows_collection};
 use super::target::Target;
 use crate::copies::translate::to_view;
 use crate::request::{ListOptions, RequestContext};
@@ -39,7 +42,8 @@ impl ViewResource {
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
         let selection = ViewSelection::parse(options)?;
-        let questions = self.questions(context, namespace, &selection);
+        let sight = self.sight_of_hub(context, namespace, &selection).await?;
+        let questions = self.questions(context, namespace, &selection, sight.as_ref());
         if questions.is_empty() {
             return Ok(ObjectList::default());
         }
@@ -67,7 +71,7 @@ impl ViewResource {
         if !answered {
             return Err(match failures.into_iter().next() {
                 Some((_, status)) => status,
-                None => self.forbidden(context, "list", "", namespace.unwrap_or_default(), ""),
+                None => self.forbidden_by_children(context, "list", "", namespace.unwrap_or_default(), ""),
             });
         }
         for (cluster, status) in failures {
@@ -81,12 +85,37 @@ impl ViewResource {
         })
     }
 
-    /// What to ask of which cluster. Who may list some namespaces of a cluster, but not all, is asked for those.
+    /// What the hub lets the caller list; `None` where it does not decide.
+    ///
+    /// # Errors
+    /// 403 where that is nothing, 500 where the hub cannot be asked.
+    async fn sight_of_hub(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        selection: &ViewSelection,
+    ) -> Result<Option<Sight>, Status> {
+        if matches!(self.authority, Authority::Children) {
+            return Ok(None);
+        }
+        let clusters: Vec<&String> = self.served.clusters.keys().collect();
+        let extent = self.extent(namespace, selection);
+        let sight = self.sight(context, &clusters, "list", extent).await?;
+        if sight.0.values().any(|visible| allows_collection(visible, extent)) {
+            Ok(Some(sight))
+        } else {
+            Err(self.forbidden(context, "list", "", namespace.unwrap_or_default(), ""))
+        }
+    }
+
+    /// What to ask of which cluster. Who may list some namespaces of a cluster, but not all, is asked for those; where the
+    /// hub decides, for those that it allows, too.
     fn questions(
         &self,
         context: &RequestContext,
         namespace: Option<&str>,
         selection: &ViewSelection,
+        sight: Option<&Sight>,
     ) -> Vec<(String, String)> {
         let descriptor = &self.served.descriptor;
         let mut questions = Vec::new();
@@ -102,10 +131,20 @@ impl ViewResource {
             };
             let act = self.act("list", &descriptor.resource.resource);
             let seen = self.services.visibility(&context.user, cluster, act);
-            if namespace.is_some() || !descriptor.namespaced || seen.all_namespaces || seen.namespaces.is_empty() {
+            if namespace.is_some() || !descriptor.namespaced {
                 ask(namespace);
-            } else {
-                seen.namespaces.iter().for_each(|namespace| ask(Some(namespace)));
+                continue;
+            }
+            // Without any known to be allowed, the child is asked for all of them: it may know better.
+            let there = (!seen.all_namespaces && !seen.namespaces.is_empty()).then(|| seen.namespaces.clone());
+            let allowed = sight.and_then(|sight| sight.0.get(cluster));
+            let here = allowed.and_then(|allowed| namespaces_of(allowed, selection.name()));
+            match (here, there) {
+                (None, None) => ask(None),
+                (Some(namespaces), None) | (None, Some(namespaces)) => {
+                    namespaces.iter().for_each(|namespace| ask(Some(namespace)));
+                }
+                (Some(here), Some(there)) => here.intersection(&there).for_each(|namespace| ask(Some(namespace))),
             }
         }
         questions
@@ -193,6 +232,17 @@ impl ViewResource {
         }
         Ok(objects)
     }
+}
+
+/// The namespaces of which a list may show anything; `None` for all.
+fn namespaces_of(visible: &Visibility, name: Option<&str>) -> Option<BTreeSet<String>> {
+    if visible.all_namespaces || name.is_some_and(|name| visible.names.contains(name)) {
+        return None;
+    }
+    let by_name = visible.namespaced_names.iter();
+    let by_name = by_name.filter(|(_, names)| name.is_some_and(|name| names.contains(name)));
+    let namespaces = visible.namespaces.iter().chain(by_name.map(|(namespace, _)| namespace));
+    Some(namespaces.cloned().collect())
 }
 
 /// 502 for an answer that makes no sense.

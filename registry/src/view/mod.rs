@@ -4,7 +4,8 @@
 //! that everything a request does agrees about which clusters there are.
 //!
 //! * [`shape`]: which resources the selected clusters serve, and which of those are copied.
-//! * [`sight`]: who may see what of them, from the children's own RBAC.
+//! * [`sight`]: who may see what of them, from the children's own RBAC or, by [`permissions`], from the hub's; [`judgement`]
+//!   asks for requests. [`vigil`] ends watches when that changes, and [`memory`] keeps them from going on from before.
 //! * [`selection`] and [`scope`]: what a list or a watch selects among the copies. The meaning of revisions, pages and
 //!   bookmarks is that of every other list and watch ([`crate::generic::read`], [`crate::generic::watch`]).
 //! * [`live`]: what is not copied is asked of the children.
@@ -19,6 +20,9 @@
 //!   qualified one the object itself. Selectors by other names (`spec.nodeName=n1@east`) understand qualified names too.
 //! * What is written through is checked by the child alone; what is read from copies by the copies of its RBAC. A
 //!   cluster whose RBAC has not been copied shows nothing.
+//! * With `HubRBAC` the hub's word is enough for copies. What goes to a child (writes, subresources, what is not copied)
+//!   needs the hub's permission first and the child's after it, because it is done there as the caller. An apply that may
+//!   create needs `create`, too: one to an object without a copy. Where the hub says no, nobody asks further.
 
 mod answer;
 pub mod api;
@@ -26,8 +30,11 @@ mod body;
 mod connect;
 mod delete;
 mod exchange;
+mod judgement;
 mod live;
+mod memory;
 mod openapi;
+pub mod permissions;
 mod read;
 mod resource;
 mod review;
@@ -40,7 +47,9 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod vigil;
 mod write;
 
 pub use api::ViewApi;
+pub use permissions::{HubPermissions, PermissionChanges};
 pub use services::ViewServices;

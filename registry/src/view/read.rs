@@ -2,25 +2,23 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt as _, stream};
-use umbra_apimachinery::gvk::GroupVersionResource;
+use serde_json::json;
 use umbra_apimachinery::status::Status;
-use umbra_apimachinery::user::UserInfo;
-use umbra_storage::Snapshot;
+use umbra_auth::rbac::Visibility;
+use umbra_storage::{Revision, Snapshot};
 
 use super::resource::ViewResource;
 use super::scope::ViewScope;
 use super::selection::ViewSelection;
-use super::services::{Changes, ViewServices};
-use super::shape::{Served, Shape, Source};
-use super::sight::{Act, Sight, allows_collection};
+use super::shape::Source;
+use super::sight::{Authority, Extent, Sight, allows_collection};
 use super::target::Target;
+use super::vigil::{self, Vigil, Watched};
 use crate::copies::cache::CopyExtra;
-use crate::copies::policy::ChildPolicies;
 use crate::generic::store::storage_status;
 use crate::generic::{read, watch};
 use crate::request::{GetOptions, ListOptions, RequestContext};
-use crate::resource::{Event, EventStream, Object, ObjectList};
+use crate::resource::{EventStream, Object, ObjectList};
 
 impl ViewResource {
     /// The object of that name: its copy, or what the child says.
@@ -36,10 +34,10 @@ impl ViewResource {
             return Ok(found);
         }
         if target.is_copied() {
-            self.get_copy(context, namespace, &target, options).await
-        } else {
-            self.get_live(context, namespace, &target).await
+            return self.get_copy(context, namespace, &target, options).await;
         }
+        self.demand(context, "get", "", namespace, &target.name).await?;
+        self.get_live(context, namespace, &target).await
     }
 
     async fn get_copy(
@@ -50,10 +48,11 @@ impl ViewResource {
         options: &GetOptions,
     ) -> Result<Object, Status> {
         let resource = self.group_resource();
-        let act = self.act("get", &resource.resource);
         let place = self.rbac_namespace(namespace, &target.name);
-        let visibility = self.services.visibility(&context.user, &target.cluster, act);
-        if !visibility.allows(place, &target.name) {
+        let sight = self
+            .sight_of_object(context, [&target.cluster], place, &target.name)
+            .await?;
+        if !sight.allows(&target.cluster, place, &target.name) {
             return Err(self.forbidden(context, "get", "", place, &target.qualified()));
         }
         self.services.warn_of_unreachable(context, [&target.cluster]);
@@ -78,7 +77,11 @@ impl ViewResource {
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
         let selection = self.selection(options)?;
-        let sight = self.collection_sight(context, "list", namespace, &selection)?;
+        let (sight, ()) = tokio::join!(
+            self.collection_sight(context, "list", namespace, &selection),
+            self.remember_watch(context, namespace, &selection),
+        );
+        let sight = sight?;
         self.warn_of_what_is_missing(context, &selection, &sight);
         let resource = self.group_resource();
         let scope = ViewScope::new(&resource, namespace, selection, Arc::new(sight));
@@ -97,28 +100,28 @@ impl ViewResource {
         // Before anything is judged, so that no change is missed.
         let changes = self.services.changes();
         let policies = self.services.policies.state();
-        let sight = Arc::new(self.collection_sight(context, "watch", namespace, &selection)?);
-        self.refuse_outdated(options, &sight)?;
+        let sight = self.collection_sight(context, "watch", namespace, &selection).await?;
+        let sight = Arc::new(sight);
+        let extent = self.extent(namespace, &selection);
+        self.refuse_outdated(context, options, &sight, extent).await?;
         self.warn_of_what_is_missing(context, &selection, &sight);
         let resource = self.group_resource();
-        let mut judge = Judge {
-            services: Arc::clone(&self.services),
-            view: Arc::clone(&self.view),
-            shape: Arc::clone(&self.shape),
-            policies,
-            resource: self.served.descriptor.resource.clone(),
-            user: Arc::clone(&context.user),
-            selection: selection.clone(),
-            sight: Arc::clone(&sight),
-        };
-        if !judge.still_right() {
-            return Err(Judge::outdated());
-        }
+        let mut vigil = Vigil::new(
+            self,
+            context,
+            Watched {
+                extent,
+                selection: &selection,
+                sight: &sight,
+                policies,
+            },
+        );
+        vigil.still_right().await?;
         let scope = ViewScope::new(&resource, namespace, selection, sight);
         let cache = self.services.copies.cache(&resource);
         let store = self.services.copies.store();
         let events = watch::watch(store.as_ref(), &cache, scope, options, context.deadline).await?;
-        Ok(until_changed(events, changes, judge))
+        Ok(vigil::until_changed(events, changes, vigil))
     }
 
     /// The copies of all clusters, not older than the store is now.
@@ -148,30 +151,24 @@ impl ViewResource {
     ///
     /// # Errors
     /// 403 where nothing at all is allowed of what is asked for.
-    fn collection_sight(
+    async fn collection_sight(
         &self,
         context: &RequestContext,
         verb: &str,
         namespace: Option<&str>,
         selection: &ViewSelection,
     ) -> Result<Sight, Status> {
-        let resource = self.group_resource();
-        let sight = sight_of(
-            &self.services,
-            &self.served,
-            &context.user,
-            self.act(verb, &resource.resource),
-            selection,
-        );
+        let extent = self.extent(namespace, selection);
+        let admitted: Vec<&String> = self.served.copied().filter(|name| selection.admits(name)).collect();
+        let sight = self.sight(context, &admitted, verb, extent).await?;
         // Where no cluster can be selected, the answer is empty for those who may ask at all.
-        let judged = if self.served.copied().any(|cluster| selection.admits(cluster)) {
-            sight.clone()
+        let judged = if admitted.is_empty() {
+            let copied: Vec<&String> = self.served.copied().collect();
+            self.sight(context, &copied, verb, extent).await?
         } else {
-            let act = self.act(verb, &resource.resource);
-            self.services.sight(&context.user, self.served.copied(), act)
+            sight.clone()
         };
-        let namespaced = self.served.descriptor.namespaced;
-        let allowed = |visibility| allows_collection(visibility, namespaced, namespace, selection.name());
+        let allowed = |visibility: &Arc<Visibility>| allows_collection(visibility, extent);
         if judged.0.values().any(allowed) {
             Ok(sight)
         } else {
@@ -179,23 +176,81 @@ impl ViewResource {
         }
     }
 
-    /// 410 for a watch that goes on from before the RBAC of a cluster it shows was changed: what may be seen since then
-    /// would never come, because it has not changed itself.
-    fn refuse_outdated(&self, options: &ListOptions, sight: &Sight) -> Result<(), Status> {
+    /// 410 for a watch that goes on from before what its caller may see was changed: what may be seen since then would
+    /// never come, because it has not changed itself.
+    async fn refuse_outdated(
+        &self,
+        context: &RequestContext,
+        options: &ListOptions,
+        sight: &Sight,
+        extent: Extent<'_>,
+    ) -> Result<(), Status> {
+        let changed = match self.authority {
+            Authority::Children => {
+                let policies = self.services.policies.state();
+                let changed = sight.0.keys().filter_map(|cluster| policies.changed.get(cluster)).max();
+                changed.copied()
+            }
+            Authority::Hub(_) => self.visible_since(context, sight, extent).await?,
+        };
+        let changed = changed.max(Some(self.services.authority_changed(&self.view)));
         let Some(revision) = options.resource_version.filter(|revision| *revision > 0) else {
             return Ok(());
         };
-        if options.send_initial_events == Some(true) {
-            return Ok(());
-        }
-        let policies = self.services.policies.state();
-        let changed = sight.0.keys().filter_map(|cluster| policies.changed.get(cluster)).max();
         match changed {
-            Some(changed) if changed.0 > revision => Err(Status::expired(format!(
-                "too old resource version: {revision} ({changed}): what you may see of the clusters may have changed since"
-            ))),
+            Some(changed) if changed.0 > revision && options.send_initial_events != Some(true) => {
+                Err(Status::expired(format!(
+                    "too old resource version: {revision} ({changed}): what you may see of the clusters may have changed since"
+                )))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Remembers at a list what a watch would show, where the hub decides. What goes wrong here goes wrong again when
+    /// somebody watches.
+    async fn remember_watch(&self, context: &RequestContext, namespace: Option<&str>, selection: &ViewSelection) {
+        if matches!(self.authority, Authority::Children) {
+            return;
+        }
+        let extent = self.extent(namespace, selection);
+        let admitted: Vec<&String> = self.served.copied().filter(|name| selection.admits(name)).collect();
+        let remembered = async {
+            let sight = self.sight(context, &admitted, "watch", extent).await?;
+            self.visible_since(context, &sight, extent).await
+        };
+        if let Err(status) = remembered.await {
+            tracing::debug!(%status, "what a watch would show is not known");
+        }
+    }
+
+    /// Since when the hub has let the caller watch this, as far as it is remembered.
+    async fn visible_since(
+        &self,
+        context: &RequestContext,
+        sight: &Sight,
+        extent: Extent<'_>,
+    ) -> Result<Option<Revision>, Status> {
+        // The same in every cluster.
+        let visibility = sight.0.values().next().cloned().unwrap_or_default();
+        let user = &context.user;
+        let key = json!([
+            *self.view,
+            self.group_resource().to_string(),
+            extent.namespace,
+            extent.name,
+            user.name,
+            user.uid,
+            user.groups,
+            user.extra,
+        ]);
+        let key = key.to_string();
+        if let Some(since) = self.services.memory.since(&key, &visibility) {
+            return Ok(Some(since));
+        }
+        let now = Revision(self.current_revision().await?);
+        self.services.memory.changed(&key, &visibility, now);
+        Ok(Some(now))
     }
 
     /// Warns of clusters that are asked about and whose state is old or not shown.
@@ -215,77 +270,4 @@ impl ViewResource {
             }
         }
     }
-}
-
-fn sight_of(
-    services: &ViewServices,
-    served: &Served,
-    user: &UserInfo,
-    act: Act<'_>,
-    selection: &ViewSelection,
-) -> Sight {
-    let admitted = served.copied().filter(|cluster| selection.admits(cluster));
-    services.sight(user, admitted, act)
-}
-
-/// Knows what a watch was begun with, and whether that is still right.
-struct Judge {
-    services: Arc<ViewServices>,
-    view: Arc<str>,
-    shape: Arc<Shape>,
-    policies: Arc<ChildPolicies>,
-    resource: GroupVersionResource,
-    user: Arc<UserInfo>,
-    selection: ViewSelection,
-    sight: Arc<Sight>,
-}
-
-impl Judge {
-    /// Most changes are of something else, such as the time of a cluster's last probe: then nothing is judged.
-    fn still_right(&mut self) -> bool {
-        let Some(shape) = self.services.shape(&self.view) else {
-            return false;
-        };
-        let policies = self.services.policies.state();
-        if Arc::ptr_eq(&shape, &self.shape) && Arc::ptr_eq(&policies, &self.policies) {
-            return true;
-        }
-        let Some(served) = shape.served(&self.resource) else {
-            return false;
-        };
-        let act = Act {
-            verb: "watch",
-            group: &self.resource.group,
-            resource: &self.resource.resource,
-        };
-        let is_right = sight_of(&self.services, served, &self.user, act, &self.selection) == *self.sight;
-        self.shape = shape;
-        self.policies = policies;
-        is_right
-    }
-
-    fn outdated() -> Status {
-        Status::expired("the clusters of the view, or what you may see of them, have changed; list again")
-    }
-}
-
-/// The events until the caller's sight changes. Then 410: the client lists again, sees what it may see now and forgets the
-/// rest. Changes are looked at before events, so that an event which is no longer to be seen is not sent after them.
-fn until_changed(events: EventStream, changes: Changes, judge: Judge) -> EventStream {
-    let begun = Some((events, changes, judge));
-    Box::pin(stream::unfold(begun, |state| async move {
-        let (mut events, mut changes, mut judge) = state?;
-        loop {
-            tokio::select! {
-                biased;
-                () = changes.next() => {
-                    if !judge.still_right() {
-                        let status = Judge::outdated();
-                        return Some((Event::Error(Box::new(status)), None));
-                    }
-                }
-                event = events.next() => return event.map(|event| (event, Some((events, changes, judge)))),
-            }
-        }
-    }))
 }

@@ -13,6 +13,7 @@ use umbra_apimachinery::table::ColumnDefinition;
 
 use super::services::ViewServices;
 use super::shape::{Served, Shape};
+use super::sight::Authority;
 use super::table::{Columns, Layout};
 use crate::request::{GetOptions, ListOptions, RequestContext};
 use crate::resource::{Body, EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest};
@@ -23,6 +24,7 @@ pub(super) struct ViewResource {
     pub(super) services: Arc<ViewServices>,
     pub(super) view: Arc<str>,
     pub(super) shape: Arc<Shape>,
+    pub(super) authority: Authority,
     pub(super) served: Arc<Served>,
     /// The columns of what has been read live.
     pub(super) printed: Mutex<Columns>,

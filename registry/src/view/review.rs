@@ -10,8 +10,9 @@ use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
 use umbra_auth::rbac::{Attributes, RbacIndex};
 
-use super::api::ViewApi;
-use super::sight::identity_in;
+use super::api::{ViewApi, discovers};
+use super::permissions::HubPermissions;
+use super::sight::{Act, Authority, Extent, Question, identity_in};
 use crate::directory::identity_of;
 use crate::generic::authorization::{AllowAll, Authorizer, Rules, Verdict};
 use crate::generic::reviews::Reviews;
@@ -26,7 +27,10 @@ impl ViewApi {
         if !about_the_caller {
             return None;
         }
-        let authorizer = Arc::new(ViewAuthorizer(self.clone()));
+        let authorizer: Arc<dyn Authorizer> = match &self.authority {
+            Authority::Children => Arc::new(ViewAuthorizer(self.clone())),
+            Authority::Hub(hub) => Arc::new(HubAuthorizer(Arc::clone(hub))),
+        };
         Reviews::new(authorizer, None).answer(context, body).await
     }
 }
@@ -104,5 +108,53 @@ impl Authorizer for ViewAuthorizer {
             }
         }
         all
+    }
+}
+
+/// Asks the hub, for all clusters together.
+struct HubAuthorizer(Arc<dyn HubPermissions>);
+
+#[async_trait]
+impl Authorizer for HubAuthorizer {
+    async fn decide(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Verdict {
+        if !attributes.is_resource_request {
+            return Verdict {
+                allowed: discovers(attributes.verb, attributes.path),
+                reason: String::new(),
+            };
+        }
+        let resource = match attributes.subresource {
+            "" => attributes.resource.to_owned(),
+            subresource => format!("{}/{subresource}", attributes.resource),
+        };
+        let name = QualifiedName::parse(attributes.name).map_or(attributes.name, |named| named.name);
+        let question = Question {
+            user,
+            act: Act {
+                verb: attributes.verb,
+                group: attributes.group,
+                resource: &resource,
+            },
+            extent: Extent {
+                namespaced: !attributes.namespace.is_empty(),
+                namespace: Some(attributes.namespace),
+                name: (!name.is_empty()).then_some(name),
+            },
+        };
+        match question.decide(&*self.0, attributes.namespace).await {
+            Ok(decision) => Verdict {
+                allowed: decision.is_allowed(),
+                reason: decision.reason().to_owned(),
+            },
+            // Not allowed, as long as nobody can say.
+            Err(status) => Verdict {
+                allowed: false,
+                reason: status.message,
+            },
+        }
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Rules {
+        self.0.rules(user, namespace).await
     }
 }

@@ -9,6 +9,7 @@ use umbra_api::cluster::{Access, ManagedCluster};
 use umbra_child::{Children, Health};
 use umbra_storage::Revision;
 
+use super::memory::Memory;
 use super::shape::{Member, Shape};
 use crate::child_documents::ChildDocuments;
 use crate::copies::cache::Copies;
@@ -29,6 +30,8 @@ pub struct ViewServices {
     pub(super) documents: Arc<ChildDocuments>,
     /// The shape of each view.
     shapes: Mutex<HashMap<String, Kept>>,
+    /// What the hub lets callers watch.
+    pub(super) memory: Memory,
 }
 
 /// A shape, and what it was made from: every watch asks for it after every change of any cluster.
@@ -37,6 +40,8 @@ struct Kept {
     directory: Arc<Directory>,
     catalog: Arc<Catalog>,
     shape: Arc<Shape>,
+    /// When somebody else began to decide who sees what; 0 for never.
+    authority_changed: Revision,
 }
 
 impl ViewServices {
@@ -58,6 +63,7 @@ impl ViewServices {
             children,
             documents,
             shapes: Mutex::default(),
+            memory: Memory::default(),
         })
     }
 
@@ -87,17 +93,31 @@ impl ViewServices {
             Some((name, member))
         });
         let clusters = members.collect();
-        let shape = match kept {
+        let authorization = spec.authorization;
+        let same_authority = |kept: &&Kept| kept.shape.authorization == authorization;
+        let authority_changed = match kept {
+            Some(kept) if !same_authority(&kept) => *self.directory.subscribe().borrow(),
+            Some(kept) => kept.authority_changed,
+            None => Revision(0),
+        };
+        let shape = match kept.filter(same_authority) {
             Some(kept) if kept.shape.is_of(&clusters) => Arc::clone(&kept.shape),
-            _ => Arc::new(Shape::new(clusters)),
+            _ => Arc::new(Shape::new(clusters, authorization)),
         };
         let kept = Kept {
             directory,
             catalog,
             shape: Arc::clone(&shape),
+            authority_changed,
         };
         shapes.insert(view.to_owned(), kept);
         Some(shape)
+    }
+
+    /// The revision at which somebody else began to decide who sees what of a view; 0 where nobody has seen that happen.
+    pub(super) fn authority_changed(&self, view: &str) -> Revision {
+        let shapes = self.shapes.lock();
+        shapes.get(view).map_or(Revision(0), |kept| kept.authority_changed)
     }
 
     /// The cluster of that name, as it is registered now.
@@ -116,7 +136,7 @@ impl ViewServices {
     pub(super) fn unreachable_since(&self, cluster: &str) -> Option<(String, String)> {
         let health = self.children.get(cluster).map(|child| child.health().borrow().clone());
         match health {
-            Some(Health::Unreachable { since, reason }) => Some((since.to_string(), reason.to_string())),
+            Some(Health::Unreachable { since, reason, .. }) => Some((since.to_string(), reason.to_string())),
             Some(Health::Reachable) => None,
             Some(Health::Unknown) | None => directory::unreachable_since(&*self.cluster(cluster)?),
         }

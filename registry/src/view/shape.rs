@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use umbra_api::root::ViewAuthorization;
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
 use umbra_child::Identity;
@@ -24,6 +25,8 @@ pub(super) struct Member {
 /// What a view serves.
 #[derive(Debug)]
 pub(super) struct Shape {
+    /// Who decides who sees what.
+    pub(super) authorization: ViewAuthorization,
     pub(super) clusters: Clusters,
     pub(super) discovery: Arc<Discovery>,
     served: HashMap<GroupVersionResource, Arc<Served>>,
@@ -75,7 +78,7 @@ impl Served {
 
 impl Shape {
     /// The union of these clusters, in the order of their names.
-    pub(super) fn new(clusters: Clusters) -> Self {
+    pub(super) fn new(clusters: Clusters, authorization: ViewAuthorization) -> Self {
         let mut order = Vec::new();
         let mut served: HashMap<GroupVersionResource, Served> = HashMap::new();
         for (cluster, member) in &clusters {
@@ -105,6 +108,7 @@ impl Shape {
             discovery.insert(one.descriptor.clone());
         }
         Self {
+            authorization,
             clusters,
             discovery: Arc::new(discovery),
             served: served.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
@@ -242,7 +246,7 @@ mod tests {
             ("west".to_owned(), west),
         ]
         .into();
-        let shape = Shape::new(clusters.clone());
+        let shape = Shape::new(clusters.clone(), ViewAuthorization::default());
         assert!(shape.is_of(&clusters));
         let names: Vec<String> = shape
             .discovery

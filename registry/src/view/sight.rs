@@ -1,19 +1,37 @@
-//! Who sees what: the RBAC of each child, judged for the identity that the caller has there.
+//! Who sees what: the RBAC of each child, judged for the identity that the caller has there, or what the hub says
+//! ([`super::permissions`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use tokio::time::Instant;
+use umbra_apimachinery::gvk::GroupResource;
+use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
 use umbra_auth::rbac::Visibility;
 use umbra_child::Identity;
 use umbra_child::identity::{IdentityError, impersonation_headers};
 
+use super::permissions::HubPermissions;
 use super::services::ViewServices;
+use crate::copies::cache::CopyExtra;
+use crate::copies::key::cluster_prefix;
 use crate::directory::identity_of;
+use crate::generic::store::storage_status;
+
+/// Who decides in a view.
+#[derive(Debug, Clone)]
+pub(super) enum Authority {
+    /// Each child, for its copies.
+    Children,
+    /// The hub, for all.
+    Hub(Arc<dyn HubPermissions>),
+}
 
 /// Where a caller may do one thing with one resource: the clusters in which anything of it is allowed. Equal values allow
 /// the same, which is how a watch learns that its permissions have changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Sight(pub(super) BTreeMap<String, Visibility>);
+pub(super) struct Sight(pub(super) BTreeMap<String, Arc<Visibility>>);
 
 /// A verb on a resource, as RBAC knows it.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +40,25 @@ pub(super) struct Act<'a> {
     pub(super) group: &'a str,
     /// With the subresource, as `pods/log`.
     pub(super) resource: &'a str,
+}
+
+/// What of a resource a request is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent<'a> {
+    /// Whether the resource is.
+    pub(super) namespaced: bool,
+    /// `None` for all.
+    pub(super) namespace: Option<&'a str>,
+    /// As the children know it; `None` for all.
+    pub(super) name: Option<&'a str>,
+}
+
+/// What a caller wants to do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) user: &'a UserInfo,
+    pub(super) act: Act<'a>,
+    pub(super) extent: Extent<'a>,
 }
 
 /// The caller as a child sees it: exactly what is sent there, read back.
@@ -70,9 +107,85 @@ impl ViewServices {
     ) -> Sight {
         let seen = clusters.into_iter().filter_map(|cluster| {
             let visibility = self.visibility(user, cluster, act);
-            (!visibility.is_nothing()).then(|| (cluster.clone(), visibility))
+            (!visibility.is_nothing()).then(|| (cluster.clone(), Arc::new(visibility)))
         });
         Sight(seen.collect())
+    }
+
+    /// What the caller may do in each of these clusters, says who decides. Cancel safe.
+    ///
+    /// # Errors
+    /// 500 where the hub decides and cannot be asked, 403 where it would have to be asked too much.
+    pub(super) async fn judge(
+        &self,
+        authority: &Authority,
+        question: Question<'_>,
+        clusters: &[&String],
+        deadline: Instant,
+    ) -> Result<Sight, Status> {
+        let Authority::Hub(hub) = authority else {
+            return Ok(self.sight(question.user, clusters.iter().copied(), question.act));
+        };
+        let visibility = match question.whole(&**hub).await? {
+            Some(visibility) => visibility,
+            None => {
+                let namespaces = self.namespaces(question.act, clusters, deadline).await?;
+                question.among(&**hub, &namespaces).await?
+            }
+        };
+        Ok(Sight::everywhere(clusters, visibility))
+    }
+
+    /// The namespaces of these clusters, as far as copies tell: those that are copied themselves, and those that have
+    /// copies of the resource. Finding the latter takes a look at one copy for each.
+    ///
+    /// # Errors
+    /// 504 where the copies are not loaded in time.
+    pub(super) async fn namespaces(
+        &self,
+        act: Act<'_>,
+        clusters: &[&String],
+        deadline: Instant,
+    ) -> Result<BTreeSet<String>, Status> {
+        let namespaces = GroupResource::new("", "namespaces");
+        let cache = self.copies.cache(&namespaces);
+        cache.ready(deadline).await.map_err(|error| storage_status(&error))?;
+        let snapshot = cache.snapshot();
+        let mut found = BTreeSet::new();
+        for cluster in clusters {
+            let copies = snapshot.range(&cluster_prefix(&namespaces, cluster), None);
+            found.extend(copies.map(|copy| CopyExtra::child_name(copy).to_owned()));
+        }
+        let resource = act.resource.split('/').next().unwrap_or_default();
+        let resource = GroupResource::new(act.group, resource);
+        if !self.is_copied(&resource, clusters) {
+            return Ok(found);
+        }
+        let cache = self.copies.cache(&resource);
+        cache.ready(deadline).await.map_err(|error| storage_status(&error))?;
+        let snapshot = cache.snapshot();
+        for cluster in clusters {
+            let prefix = cluster_prefix(&resource, cluster);
+            let mut after = None;
+            // A cluster in which the resource has no namespaces adds none.
+            let next = |after: Option<&str>| snapshot.range(&prefix, after).next();
+            while let Some(copy) = next(after.as_deref()).filter(|copy| !copy.namespace.is_empty()) {
+                // The character after the slash that ends a namespace: behind all of its objects.
+                after = Some(format!("{prefix}{}0", copy.namespace));
+                if !found.contains(&*copy.namespace) {
+                    found.insert(copy.namespace.to_string());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_copied(&self, resource: &GroupResource, clusters: &[&String]) -> bool {
+        let catalog = self.catalog.state();
+        clusters.iter().any(|cluster| {
+            let entry = catalog.clusters.get(*cluster);
+            entry.is_some_and(|entry| entry.api.copied.contains(resource))
+        })
     }
 
     /// Which of these clusters' RBAC is not known yet, for messages.
@@ -86,14 +199,34 @@ impl ViewServices {
     }
 }
 
+impl Sight {
+    /// The same in all of these clusters.
+    pub(super) fn everywhere(clusters: &[&String], visibility: Visibility) -> Self {
+        if visibility.is_nothing() {
+            return Self::default();
+        }
+        let visibility = Arc::new(visibility);
+        let seen = clusters.iter();
+        Self(
+            seen.map(|cluster| ((*cluster).clone(), Arc::clone(&visibility)))
+                .collect(),
+        )
+    }
+
+    /// Whether an object of a cluster is in sight.
+    pub(super) fn allows(&self, cluster: &str, namespace: &str, name: &str) -> bool {
+        self.0.get(cluster).is_some_and(|seen| seen.allows(namespace, name))
+    }
+}
+
 /// Whether a request about a collection is allowed: of a namespace or of all, possibly for one name alone. A collection of
 /// all namespaces is allowed where anything in it is.
-pub(super) fn allows_collection(
-    visibility: &Visibility,
-    namespaced: bool,
-    namespace: Option<&str>,
-    name: Option<&str>,
-) -> bool {
+pub(super) fn allows_collection(visibility: &Visibility, extent: Extent<'_>) -> bool {
+    let Extent {
+        namespaced,
+        namespace,
+        name,
+    } = extent;
     match namespace {
         _ if visibility.all_namespaces => true,
         Some(namespace) => visibility.allows(namespace, name.unwrap_or_default()),
@@ -140,15 +273,23 @@ mod tests {
         };
         assert!(allows_object(&by_name, "shop", "web", true));
         assert!(!allows_object(&by_name, "shop", "web", false));
-        assert!(allows_collection(&by_name, true, None, Some("web")) && !allows_collection(&by_name, true, None, None));
+        let allows = |visibility: &Visibility, namespaced, namespace, name| {
+            let extent = Extent {
+                namespaced,
+                namespace,
+                name,
+            };
+            allows_collection(visibility, extent)
+        };
+        assert!(allows(&by_name, true, None, Some("web")) && !allows(&by_name, true, None, None));
         let shop = Visibility {
             namespaces: ["shop".to_owned()].into(),
             ..Visibility::default()
         };
-        assert!(allows_collection(&shop, true, None, None) && allows_collection(&shop, true, Some("shop"), None));
-        assert!(!allows_collection(&shop, true, Some("bank"), None));
+        assert!(allows(&shop, true, None, None) && allows(&shop, true, Some("shop"), None));
+        assert!(!allows(&shop, true, Some("bank"), None));
         assert!(
-            !allows_collection(&shop, false, None, None),
+            !allows(&shop, false, None, None),
             "a role in a namespace grants nothing beyond it"
         );
         assert!(!allows_object(&shop, "", "node-1", false));

@@ -2,13 +2,11 @@
 
 use umbra_apimachinery::names::QualifiedName;
 use umbra_apimachinery::status::{Reason, Status};
-use umbra_auth::rbac::Attributes;
 
 use super::resource::ViewResource;
 use super::shape::Source;
-use super::sight::Act;
+use super::sight::{Authority, Sight};
 use crate::copies::key::{CopyKey, copy_key};
-use crate::generic::authorization::forbidden;
 use crate::request::RequestContext;
 use crate::resource::Object;
 
@@ -88,7 +86,14 @@ impl ViewResource {
     /// The one object of that name that the caller may get.
     async fn find(&self, context: &RequestContext, namespace: Option<&str>, name: &str) -> Result<Target, Status> {
         let resource = self.group_resource();
-        let mut found = self.find_copies(context, namespace, name).await?;
+        let place = self.rbac_namespace(namespace, name);
+        let sight = self
+            .sight_of_object(context, self.served.clusters.keys(), place, name)
+            .await?;
+        if sight.0.is_empty() && matches!(self.authority, Authority::Hub(_)) {
+            return Err(self.forbidden(context, "get", "", place, name));
+        }
+        let mut found = self.find_copies(context, namespace, name, &sight).await?;
         let live: Vec<&String> = self.served.live().collect();
         if !live.is_empty() {
             found.extend(self.find_live(context, namespace, name, live).await);
@@ -99,14 +104,7 @@ impl ViewResource {
         if let Some(one) = found.pop() {
             return Ok(one);
         }
-        let act = self.act("get", &resource.resource);
-        let place = self.rbac_namespace(namespace, name);
-        let may_get = |cluster: &String| {
-            self.services
-                .visibility(&context.user, cluster, act)
-                .allows(place, name)
-        };
-        if self.served.clusters.keys().any(may_get) {
+        if sight.0.keys().any(|cluster| sight.allows(cluster, place, name)) {
             self.services.warn_of_unreachable(context, self.served.clusters.keys());
             return Err(Status::not_found(&resource, name));
         }
@@ -118,20 +116,15 @@ impl ViewResource {
         context: &RequestContext,
         namespace: Option<&str>,
         name: &str,
+        sight: &Sight,
     ) -> Result<Vec<Target>, Status> {
         if !self.served.has_copies() {
             return Ok(Vec::new());
         }
-        let resource = self.group_resource();
         let snapshot = self.present_copies(context).await?;
-        let act = self.act("get", &resource.resource);
         let place = self.rbac_namespace(namespace, name);
         let has_it = |cluster: &&String| {
-            snapshot.get(&self.key(cluster, namespace, name)).is_some()
-                && self
-                    .services
-                    .visibility(&context.user, cluster, act)
-                    .allows(place, name)
+            snapshot.get(&self.key(cluster, namespace, name)).is_some() && sight.allows(cluster, place, name)
         };
         self.served
             .copied()
@@ -164,52 +157,5 @@ impl ViewResource {
                 name,
             },
         )
-    }
-
-    /// A verb on this resource, which may come with a subresource.
-    pub(super) fn act<'a>(&'a self, verb: &'a str, resource: &'a str) -> Act<'a> {
-        let group = &self.served.descriptor.resource.group;
-        Act { verb, group, resource }
-    }
-
-    /// The namespace that RBAC judges by: a Namespace is in itself.
-    pub(super) fn rbac_namespace<'a>(&self, namespace: Option<&'a str>, name: &'a str) -> &'a str {
-        let resource = &self.served.descriptor.resource;
-        if resource.group.is_empty() && resource.resource == "namespaces" {
-            return name;
-        }
-        namespace.unwrap_or_default()
-    }
-
-    /// 403 as Kubernetes words it, with what the view adds.
-    pub(super) fn forbidden(
-        &self,
-        context: &RequestContext,
-        verb: &str,
-        subresource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Status {
-        let resource = &self.served.descriptor.resource;
-        let attributes = Attributes {
-            verb,
-            group: &resource.group,
-            resource: &resource.resource,
-            subresource,
-            namespace,
-            name,
-            path: "",
-            is_resource_request: true,
-        };
-        let mut hint = match QualifiedName::parse(name) {
-            Some(named) => format!("by the RBAC of the cluster \"{}\"", named.cluster),
-            None => format!("in no cluster of the view \"{}\"", self.view),
-        };
-        let unknown = self.services.without_policy(self.served.clusters.keys());
-        if !unknown.is_empty() {
-            hint.push_str("; not known yet is the RBAC of: ");
-            hint.push_str(&unknown.join(", "));
-        }
-        forbidden(&context.user, &attributes, &hint)
     }
 }

@@ -12,6 +12,7 @@ use super::answer::Awaits;
 use super::body::{BodyError, BodyTranslator, named_cluster};
 use super::exchange::{Asked, object_path};
 use super::resource::ViewResource;
+use super::sight::Authority;
 use super::target::Target;
 use crate::child_errors::read_only;
 use crate::generic::{body, read};
@@ -36,6 +37,7 @@ impl ViewResource {
         }
         let mut sent = read_body(context, &request)?;
         let target = self.target_of_write(context, &request, &sent).await?;
+        self.demand_write(context, &request, &target).await?;
         if self.services.is_read_only(&target.cluster) {
             return Err(read_only(&target.cluster));
         }
@@ -67,6 +69,41 @@ impl ViewResource {
             _ => Awaits::Object,
         };
         self.outcome(namespace, &target, &answer, awaits).await
+    }
+
+    /// Where the hub decides, makes sure that it allows the write. The child decides after it.
+    async fn demand_write(
+        &self,
+        context: &RequestContext,
+        request: &WriteRequest,
+        target: &Target,
+    ) -> Result<(), Status> {
+        if matches!(self.authority, Authority::Children) {
+            return Ok(());
+        }
+        let (namespace, subresource) = (request.namespace.as_deref(), request.subresource.as_str());
+        // As in a path: what is created in a collection has no name there.
+        let name = if request.name.is_empty() { "" } else { &target.name };
+        let verb = verb_of(request.verb);
+        self.demand(context, verb, subresource, namespace, name).await?;
+        let may_create = request.verb == WriteVerb::Patch(PatchType::Apply) && subresource.is_empty();
+        if may_create && !self.has_copy(context, namespace, target).await? {
+            self.demand(context, "create", "", namespace, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn has_copy(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        target: &Target,
+    ) -> Result<bool, Status> {
+        if !target.is_copied() {
+            return Ok(false);
+        }
+        let key = self.key(&target.cluster, namespace, &target.name);
+        Ok(self.present_copies(context).await?.get(&key).is_some())
     }
 
     /// Where a write goes: where its path says or, for what is created, where the object itself says.
@@ -127,7 +164,7 @@ impl ViewResource {
         };
         // Whether a revision is the present one tells that the object exists and when it was changed. To a caller who may
         // not read the object only the child may say so, which asks first whether the caller may write.
-        let may_get = target.is_copied() && self.may_get(context, request.namespace.as_deref(), target);
+        let may_get = target.is_copied() && self.may_get(context, request.namespace.as_deref(), target).await?;
         let child_revision = |revision: &str| {
             if !target.is_copied() {
                 return Some(revision.to_owned());
@@ -152,11 +189,17 @@ impl ViewResource {
         translated.map_err(|error| self.body_status(target, &error))
     }
 
-    fn may_get(&self, context: &RequestContext, namespace: Option<&str>, target: &Target) -> bool {
-        let act = self.act("get", &self.served.descriptor.resource.resource);
+    async fn may_get(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        target: &Target,
+    ) -> Result<bool, Status> {
         let place = self.rbac_namespace(namespace, &target.name);
-        let visibility = self.services.visibility(&context.user, &target.cluster, act);
-        visibility.allows(place, &target.name)
+        let sight = self
+            .sight_of_object(context, [&target.cluster], place, &target.name)
+            .await?;
+        Ok(sight.allows(&target.cluster, place, &target.name))
     }
 
     fn body_status(&self, target: &Target, error: &BodyError) -> Status {
@@ -220,6 +263,17 @@ fn content_type(request: &WriteRequest) -> String {
         WriteVerb::Patch(kind) => kind.media_type().to_owned(),
         _ if request.body.is_empty() => String::new(),
         _ => "application/json".to_owned(),
+    }
+}
+
+/// The verb that permissions are given for.
+fn verb_of(verb: WriteVerb) -> &'static str {
+    match verb {
+        WriteVerb::Create => "create",
+        WriteVerb::Update => "update",
+        WriteVerb::Patch(_) => "patch",
+        WriteVerb::Delete => "delete",
+        WriteVerb::DeleteCollection => "deletecollection",
     }
 }
 

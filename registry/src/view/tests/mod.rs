@@ -1,7 +1,9 @@
 //! Views over a real store in memory and scripted children on loopback. Copies are written as the copy controller writes
 //! them.
 
+mod hub_rbac;
 mod reads;
+mod scripted_hub;
 mod tenants;
 mod writes;
 
@@ -23,7 +25,8 @@ use umbra_apimachinery::user::UserInfo;
 use umbra_child::Children;
 use umbra_storage::{Embedded, Precondition, Revision, Store};
 
-use super::{ViewApi, ViewServices};
+use self::scripted_hub::ScriptedHub;
+use super::{HubPermissions, ViewApi, ViewServices};
 use crate::child_documents::ChildDocuments;
 use crate::copies::cache::Copies;
 use crate::copies::catalog::{CATALOG, ClusterApi, api_key, columns_key};
@@ -45,6 +48,7 @@ struct Fixture {
     store: Arc<Embedded>,
     services: Arc<ViewServices>,
     children: Children,
+    hub: Arc<ScriptedHub>,
     _stop: DropGuard,
 }
 
@@ -133,12 +137,14 @@ impl Fixture {
             store,
             services: ViewServices::new(directory, catalog, policies, copies, children.clone(), documents),
             children,
+            hub: ScriptedHub::new(true),
             _stop: cancel.drop_guard(),
         }
     }
 
     fn api(&self) -> ViewApi {
-        ViewApi::new("all", &self.services).unwrap()
+        let hub: Arc<dyn HubPermissions> = Arc::clone(&self.hub) as _;
+        ViewApi::new("all", &self.services, &hub).unwrap()
     }
 
     fn resource(&self, name: &str) -> Arc<dyn Resource> {

@@ -30,7 +30,8 @@ async fn names_are_qualified_or_unique() {
             .ends_with("the view \"all\" has no cluster \"north\"; it has: east, west"),
         "{unknown}"
     );
-    assert!(ViewApi::new("none", &fixture.services).is_err_and(|status| status.code == 404));
+    let hub: Arc<dyn HubPermissions> = Arc::clone(&fixture.hub) as _;
+    assert!(ViewApi::new("none", &fixture.services, &hub).is_err_and(|status| status.code == 404));
 }
 
 #[tokio::test]

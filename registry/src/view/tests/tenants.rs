@@ -21,7 +21,7 @@ async fn with_tenant() -> Fixture {
 }
 
 /// Waits until the mirrors have seen all that was written.
-async fn settled(fixture: &Fixture) {
+pub(super) async fn settled(fixture: &Fixture) {
     let last = fixture
         .store
         .range(umbra_storage::RangeRequest::prefix(RBAC_COPIES))

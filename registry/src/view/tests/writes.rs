@@ -4,7 +4,7 @@ use super::*;
 use crate::request::PatchType;
 use crate::scripted_child::{Asked, ScriptedChild, json as answer, nothing};
 
-fn write(verb: WriteVerb, name: &str, subresource: &str, body: &Value) -> WriteRequest {
+pub(super) fn write(verb: WriteVerb, name: &str, subresource: &str, body: &Value) -> WriteRequest {
     WriteRequest {
         verb,
         namespace: Some("shop".to_owned()),
