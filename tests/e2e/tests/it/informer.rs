@@ -10,7 +10,7 @@ use umbra_e2e::aggregated::Aggregated;
 use umbra_e2e::informer::{Form, Informer, Protocol, Record, faults};
 use umbra_e2e::kubectl::Kubectl;
 use umbra_e2e::wait;
-use umbra_e2e::world::World;
+use umbra_e2e::world::{CHILDREN, World};
 use umbra_e2e::writers::Writers;
 use umbra_show::Item;
 
@@ -53,6 +53,24 @@ fn an_informer_goes_on_when_the_replica_that_copies_is_killed() {
         hub.wait_until_available();
     }
     assert!(moved > 0, "no child was copied by a replica that was killed");
+    for follower in &followers {
+        check(follower);
+    }
+    let lists = count_lists(&followers);
+    for replica in 0..hub.replicas() {
+        let ended = now();
+        assert!(hub.end(replica, Signal::TERM).success());
+        for child in CHILDREN {
+            wait_for_events(&followers, child, ended);
+        }
+        hub.start_again(replica);
+        hub.wait_until_available();
+    }
+    assert_eq!(
+        count_lists(&followers),
+        lists,
+        "no client lists again when replicas end in order"
+    );
     let changes = writers.stop();
 
     let expected = expected(&world);
@@ -149,7 +167,7 @@ fn both_beginning_with_the_copier_of(hub: &Aggregated, child: &str) -> [usize; 2
 }
 
 fn copied_by(hub: &Aggregated, replica: usize) -> Vec<&'static str> {
-    let children = umbra_e2e::world::CHILDREN.into_iter();
+    let children = CHILDREN.into_iter();
     children.filter(|child| is_copied_by(hub, child, replica)).collect()
 }
 
@@ -170,25 +188,8 @@ fn wait_until_copied_again(
             Err(copier(hub, child))
         }
     });
-    let moved = now();
     let mut longest = 0;
-    for follower in followers {
-        let times = wait::until(
-            &format!("{}: an event of {child}", follower.name),
-            wait::DEADLINE,
-            || {
-                let times = times_of(&follower.informer.records(), child);
-                if times.last().is_some_and(|last| *last > moved) {
-                    Ok(times)
-                } else {
-                    Err(format!(
-                        "the last one {} ms before\n{}",
-                        moved - times.last().unwrap_or(&0),
-                        follower.informer.log()
-                    ))
-                }
-            },
-        );
+    for times in wait_for_events(followers, child, now()) {
         let around = times.windows(2).filter(|pair| pair[1] > killed);
         longest = around
             .map(|pair| pair[1] - pair[0])
@@ -197,6 +198,39 @@ fn wait_until_copied_again(
             .max(longest);
     }
     Duration::from_millis(longest)
+}
+
+/// Waits until every follower has seen an event of the child after a time. When each has seen events.
+#[track_caller]
+fn wait_for_events(followers: &[Follower], child: &str, after: u64) -> Vec<Vec<u64>> {
+    let mut all = Vec::new();
+    for follower in followers {
+        let what = format!("{}: an event of {child}", follower.name);
+        all.push(wait::until(&what, wait::DEADLINE, || {
+            let times = times_of(&follower.informer.records(), child);
+            match times.last() {
+                Some(last) if *last > after => Ok(times),
+                last => Err(format!(
+                    "the last one at {last:?}, not after {after}\n{}",
+                    follower.informer.log()
+                )),
+            }
+        }));
+    }
+    all
+}
+
+/// How often each follower has asked for everything.
+fn count_lists(followers: &[Follower]) -> Vec<usize> {
+    let lists = |follower: &Follower| {
+        follower
+            .informer
+            .records()
+            .iter()
+            .filter(|record| record.is_list())
+            .count()
+    };
+    followers.iter().map(lists).collect()
 }
 
 /// When there were events of a child.
