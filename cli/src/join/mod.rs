@@ -33,6 +33,7 @@ pub(crate) struct JoinArguments {
     #[arg(
         long,
         value_name = "CONTEXT",
+        required = false,
         required_unless_present = "tunnel",
         conflicts_with = "tunnel",
         default_value_if("tunnel", "true", "")
