@@ -31,6 +31,8 @@ pub struct AuditedRequest {
     pub user_agent: String,
     /// The status of the answer.
     pub code: u64,
+    /// `ResponseStarted` of what lasts, `ResponseComplete`, or `Panic` where the answer was broken off.
+    pub stage: String,
 }
 
 impl LogWindow {
@@ -109,6 +111,7 @@ fn audited(line: &str) -> AuditedRequest {
             .pointer("/responseStatus/code")
             .and_then(Value::as_u64)
             .unwrap_or_default(),
+        stage: text("/stage"),
     }
 }
 
@@ -180,6 +183,7 @@ Error: this is no entry of its own
             uri: "/apis/umbra.dev/v1alpha1/views?watch=true".to_owned(),
             user_agent: "kube-controller-manager/v1.36.3 metadata-informers".to_owned(),
             code: 200,
+            stage: "ResponseStarted".to_owned(),
         };
         assert_eq!(audited(line), expected);
     }

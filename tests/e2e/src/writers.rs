@@ -121,7 +121,7 @@ impl Writer {
     async fn change(&mut self, name: &str, number: usize) {
         if !self.exists[name] {
             self.create(name, number).await;
-        } else if number % DELETION == 0 {
+        } else if number.is_multiple_of(DELETION) {
             let answer = self.api.delete(name, &DeleteParams::default()).await;
             answer.unwrap_or_else(|error| panic!("deleting {name}: {error}"));
             self.exists.insert(name.to_owned(), false);
