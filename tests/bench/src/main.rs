@@ -7,10 +7,12 @@
 //! What has to be measured in a process of its own, such as resident memory, runs in a child of this program (`storage::worker`).
 
 mod chart;
+mod children;
 mod figure;
 mod machine;
 mod output;
 mod pods;
+mod report;
 mod storage;
 
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ struct Arguments {
 enum Command {
     /// Measure the store and the watch cache.
     Storage(storage::StorageArguments),
+    /// Measure reaching a child: directly, through Umbra, and through `kubectl proxy`, side by side.
+    Children(children::ChildrenArguments),
     /// What `storage` runs in processes of their own.
     #[command(hide = true)]
     Worker(storage::worker::WorkerArguments),
@@ -41,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Storage(arguments) => storage::run(arguments),
+        Command::Children(arguments) => children::run(&arguments),
         Command::Worker(arguments) => storage::worker::run(&arguments),
     };
     match result {

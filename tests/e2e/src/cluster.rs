@@ -84,6 +84,15 @@ impl Cluster {
         &self.etcd
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .id()
+    }
+
     /// kubectl as its administrator, directly.
     #[must_use]
     pub fn kubectl(&self) -> &Kubectl {

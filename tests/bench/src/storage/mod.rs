@@ -24,9 +24,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use tempfile::TempDir;
-use umbra_show::Item;
 use umbra_storage::{Embedded, Operation, Options, Precondition, Store};
 
 use crate::chart::Chart;
@@ -34,6 +32,7 @@ use crate::figure::Figure;
 use crate::machine::Machine;
 use crate::output::say;
 use crate::pods;
+use crate::report::{self, Items};
 
 /// What to measure, and how.
 #[derive(Debug, Args)]
@@ -133,13 +132,6 @@ struct Outcome {
     lines: Vec<(Chart, crate::chart::Line)>,
 }
 
-/// What `--json` writes.
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    machine: &'a Machine,
-    figures: &'a [Figure],
-}
-
 /// Runs what was asked for.
 ///
 /// # Errors
@@ -154,16 +146,12 @@ pub(crate) fn run(arguments: StorageArguments) -> anyhow::Result<()> {
         .iter()
         .filter(|name| only.is_empty() || only.contains(name))
     {
-        // An item that is dropped because its benchmark failed is short.
-        let mut items: Vec<_> = name.items().iter().map(|item| (*item, Item::open(item))).collect();
+        let mut items = Items::open(name.items());
         say(format_args!("\n{name:?}"));
         match name.run(&context) {
             Ok(outcome) => {
                 for figure in &outcome.figures {
-                    print(figure);
-                    if let Some(index) = items.iter().position(|(item, _)| *item == figure.name) {
-                        items.swap_remove(index).1.measure(&figure.text(), figure.within());
-                    }
+                    items.take(figure);
                 }
                 figures.extend(outcome.figures);
                 lines.extend(outcome.lines);
@@ -175,11 +163,7 @@ pub(crate) fn run(arguments: StorageArguments) -> anyhow::Result<()> {
         }
     }
     if let Some(path) = &context.arguments.json {
-        let report = Report {
-            machine: &machine,
-            figures: &figures,
-        };
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| path.display().to_string())?;
+        report::write(path, &machine, &figures)?;
     }
     if let Some(folder) = &context.arguments.charts {
         for chart in [Chart::Puts, Chart::Memory] {
@@ -193,14 +177,6 @@ pub(crate) fn run(arguments: StorageArguments) -> anyhow::Result<()> {
     }
     anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
-}
-
-fn print(figure: &Figure) {
-    let bound = match figure.bound_text() {
-        bound if bound.is_empty() => bound,
-        bound => format!("  {bound}: {}", if figure.within() { "pass" } else { "short" }),
-    };
-    say(format_args!("  {:<72}  {}{bound}", figure.what, figure.text()));
 }
 
 /// A runtime as the product has it: one worker per core.
