@@ -138,3 +138,31 @@ pub(crate) async fn wait_until_ready(
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_registration_has_a_binding_of_its_own() {
+        let registered = |uid: &str| {
+            let cluster = json!({"apiVersion": umbra_api::API_VERSION, "kind": "ManagedCluster", "metadata": {"name": "east", "uid": uid},
+                "spec": {"connection": {"server": "https://east"}}});
+            serde_json::from_value::<ManagedCluster>(cluster).unwrap()
+        };
+        let [one, other] = ["1", "2"].map(|uid| binding_name(&registered(uid)));
+        assert_ne!(one, other);
+        let group = administrators_binding(&one, &Administrators::Group);
+        assert_eq!(
+            (&group["metadata"]["name"], &group["subjects"][0]["kind"]),
+            (&json!(one), &json!("Group"))
+        );
+        let user = administrators_binding(&one, &Administrators::User("paula".to_owned()));
+        assert_eq!(user["subjects"].as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            (&user["subjects"][0]["kind"], &user["subjects"][0]["name"]),
+            (&json!("User"), &json!("paula"))
+        );
+        assert_eq!(user["roleRef"]["name"], "cluster-admin");
+    }
+}
