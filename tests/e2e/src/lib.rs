@@ -30,6 +30,7 @@ pub mod informer;
 pub mod kubectl;
 pub mod process;
 mod replica;
+pub mod specs;
 pub mod turn;
 pub mod user;
 pub mod wait;
