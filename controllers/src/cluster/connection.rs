@@ -6,10 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use umbra_api::SYSTEM_NAMESPACE;
 use umbra_api::cluster::{Connection, ConnectionMode, Identity, ManagedCluster};
-use umbra_child::ChildConfig;
-use umbra_child::kubeconfig::Kubeconfig;
+use umbra_child::kubeconfig::{Kubeconfig, Selected};
+use umbra_child::tunnel::Tunnels;
+use umbra_child::{Authorization, ChildConfig, Limits};
 use umbra_registry::directory::identity_of;
 
+use crate::cluster::endpoints;
 use crate::cluster::kubeconfigs::{Kubeconfigs, StoredKubeconfig};
 
 /// Why a cluster is not connected: the reason and the message of its condition `Reachable`.
@@ -28,16 +30,39 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Whether it may be the credential alone, and the connection as good as before with another one.
+    pub(super) fn is_of_credential(&self) -> bool {
+        use crate::cluster::facts::{IDENTITY_UNKNOWN, VERSION_UNSUPPORTED};
+        let wrong = umbra_child::Failure::WrongCluster.reason();
+        ![INVALID, EXEC_REFUSED, IDENTITY_UNKNOWN, VERSION_UNSUPPORTED, wrong].contains(&self.reason)
+    }
+}
+
 /// The reasons of the condition `Reachable` that concern what the hub was told.
 const INVALID: &str = "InvalidConnection";
 const NO_CREDENTIALS: &str = "NoCredentials";
+const EXEC_REFUSED: &str = "ExecCredentialsRefused";
+
+/// Whether kubeconfigs of Secrets may have the hub run programs (`exec`) and read files with tokens (`tokenFile`). Who may write
+/// those Secrets then runs what they like on the hub's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LocalCredentials {
+    /// They may not.
+    #[default]
+    Refused,
+    /// They may.
+    Allowed,
+}
 
 /// Everything that a connection depends on; where two are equal there is nothing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     connection: Connection,
     identity: Identity,
-    kubeconfig: Arc<StoredKubeconfig>,
+    /// `None` where an agent holds the credential.
+    kubeconfig: Option<Arc<StoredKubeconfig>>,
+    local: LocalCredentials,
 }
 
 impl Wanted {
@@ -45,13 +70,23 @@ impl Wanted {
     ///
     /// # Errors
     /// Where it does not say enough, or what it names is missing.
-    pub(super) fn of(cluster: &ManagedCluster, kubeconfigs: &Kubeconfigs) -> Result<Self, Problem> {
+    pub(super) fn of(
+        cluster: &ManagedCluster,
+        kubeconfigs: &Kubeconfigs,
+        local: LocalCredentials,
+    ) -> Result<Self, Problem> {
         let connection = &cluster.spec.connection;
         if connection.mode == ConnectionMode::Tunnel {
-            return Err(Problem::new(
-                INVALID,
-                "spec.connection.mode: tunnels are not served by this hub; use Direct and a credential",
-            ));
+            return Ok(Self {
+                connection: Connection {
+                    // Who may join is of no concern to who has joined.
+                    tunnel: None,
+                    ..connection.clone()
+                },
+                identity: cluster.spec.identity.clone(),
+                kubeconfig: None,
+                local,
+            });
         }
         let Some(reference) = &connection.credentials_secret_ref else {
             let message = format!(
@@ -79,24 +114,34 @@ impl Wanted {
         Ok(Self {
             connection: connection.clone(),
             identity: cluster.spec.identity.clone(),
-            kubeconfig: Arc::clone(kubeconfig),
+            kubeconfig: Some(Arc::clone(kubeconfig)),
+            local,
         })
+    }
+
+    /// Whether both ask for the same connection, with another credential at most.
+    pub(super) fn same_connection(&self, other: &Self) -> bool {
+        self.connection == other.connection
     }
 
     /// The connection. What the spec says wins over the kubeconfig, as far as [`refuse_detours`] lets it.
     ///
     /// # Errors
     /// Where the kubeconfig or a field of the spec cannot be used.
-    pub(super) fn config(&self, cluster: &ManagedCluster) -> Result<ChildConfig, Problem> {
+    pub(super) fn config(&self, cluster: &ManagedCluster, tunnels: Option<&Tunnels>) -> Result<ChildConfig, Problem> {
         let name = cluster.metadata.name.as_deref().unwrap_or_default();
+        let Some(stored) = &self.kubeconfig else {
+            return tunnelled(cluster, name, tunnels);
+        };
         let secret = self.connection.credentials_secret_ref.as_ref();
         let origin = format!("Secret {SYSTEM_NAMESPACE}/{}", secret.map_or("", |one| &one.name));
         let unusable = |error: &dyn std::fmt::Display| Problem::new(INVALID, format!("{origin}: {error}"));
-        let kubeconfig =
-            Kubeconfig::parse(&self.kubeconfig.text, "key kubeconfig").map_err(|error| unusable(&error))?;
-        let context = self.kubeconfig.context.as_deref();
-        refuse_files(&kubeconfig, context).map_err(|message| unusable(&message))?;
+        let kubeconfig = Kubeconfig::parse(&stored.text, "key kubeconfig").map_err(|error| unusable(&error))?;
+        let context = stored.context.as_deref();
+        let selected = kubeconfig.select(context).map_err(|error| unusable(&error))?;
+        refuse_files(&selected, self.local).map_err(|message| unusable(&message))?;
         let mut config = ChildConfig::from_kubeconfig(name, &kubeconfig, context).map_err(|error| unusable(&error))?;
+        refuse_programs(&config, self.local, &origin)?;
         let stored = config.clone();
         let connection = &self.connection;
         let field = |name: &str, error: &dyn std::fmt::Display| {
@@ -124,9 +169,28 @@ impl Wanted {
             );
         }
         refuse_detours(&stored, &config, &origin)?;
+        let proxy = config.proxy_url.as_ref();
+        config.alternatives = endpoints::alternatives(&connection.endpoints, (&kubeconfig, &selected), &stored, proxy)
+            .map_err(|message| field("endpoints", &message))?;
+        config.limits = limits(connection);
         config.identity = identity_of(cluster);
         Ok(config)
     }
+}
+
+/// A cluster whose agent opens the connection. The name of the server is only shown: the agent knows its own API server.
+fn tunnelled(cluster: &ManagedCluster, name: &str, tunnels: Option<&Tunnels>) -> Result<ChildConfig, Problem> {
+    let unusable = |message: String| Problem::new(INVALID, format!("spec.connection.mode: {message}"));
+    let tunnels =
+        tunnels.ok_or_else(|| unusable("this hub serves no tunnels; use Direct and a credential".to_owned()))?;
+    let server = format!("https://{name}.tunnel")
+        .parse()
+        .map_err(|error| unusable(format!("{name} cannot be the name of a server: {error}")))?;
+    let mut config = ChildConfig::new(name, server);
+    config.connector = Some(tunnels.connector(name));
+    config.limits = limits(&cluster.spec.connection);
+    config.identity = identity_of(cluster);
+    Ok(config)
 }
 
 /// A credential goes to the server it was stored for and to nobody else: who may write ManagedClusters but no Secrets must
@@ -155,9 +219,36 @@ fn refuse_detours(stored: &ChildConfig, config: &ChildConfig, origin: &str) -> R
     Ok(())
 }
 
+/// How much is done at once.
+fn limits(connection: &Connection) -> Limits {
+    let (given, default) = (connection.limits.unwrap_or_default(), Limits::default());
+    let either = |given: Option<u32>, default: usize| given.and_then(|one| one.try_into().ok()).unwrap_or(default);
+    Limits {
+        requests: either(given.requests, default.requests),
+        watches: either(given.watches, default.watches),
+        streams: either(given.streams, default.streams),
+        upgrades: either(given.upgrades, default.upgrades),
+    }
+}
+
+/// Programs would run where the hub runs, as the hub.
+fn refuse_programs(config: &ChildConfig, local: LocalCredentials, origin: &str) -> Result<(), Problem> {
+    let Authorization::Exec(exec) = &config.credentials.authorization else {
+        return Ok(());
+    };
+    if local == LocalCredentials::Allowed {
+        return Ok(());
+    }
+    let message = format!(
+        "{origin}: its kubeconfig runs the program {} to get a credential, which this hub does not do; store a token or a client \
+         certificate, or start the hub with --allow-exec-credentials",
+        exec.command
+    );
+    Err(Problem::new(EXEC_REFUSED, message))
+}
+
 /// Files would be the hub's own.
-fn refuse_files(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<(), String> {
-    let selected = kubeconfig.select(context).map_err(|error| error.to_string())?;
+fn refuse_files(selected: &Selected<'_>, local: LocalCredentials) -> Result<(), String> {
     let named = |path: &Option<String>| path.as_deref().is_some_and(|path| !path.is_empty());
     let fields = [
         ("certificate-authority", &selected.cluster.certificate_authority),
@@ -165,7 +256,9 @@ fn refuse_files(kubeconfig: &Kubeconfig, context: Option<&str>) -> Result<(), St
         ("client-key", &selected.user.client_key),
         ("tokenFile", &selected.user.token_file),
     ];
-    match fields.into_iter().find(|(_, path)| named(path)) {
+    // What may run programs may read files, and a token in a file is one that somebody renews.
+    let refused = |field: &str| local == LocalCredentials::Refused || field != "tokenFile";
+    match fields.into_iter().find(|(field, path)| named(path) && refused(field)) {
         None => Ok(()),
         Some((field, _)) => Err(format!(
             "the kubeconfig names a file ({field}), which the hub does not read; store the output of \
@@ -198,7 +291,32 @@ mod tests {
 
     fn config(connection: &serde_json::Value, user: &serde_json::Value) -> Result<ChildConfig, Problem> {
         let cluster = cluster(connection);
-        Wanted::of(&cluster, &kubeconfigs(user))?.config(&cluster)
+        Wanted::of(&cluster, &kubeconfigs(user), LocalCredentials::Refused)?.config(&cluster, None)
+    }
+
+    #[test]
+    fn programs_run_on_the_hub_only_where_that_is_allowed() {
+        let exec = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "cloud-login"}});
+        let connection = json!({"credentialsSecretRef": {"name": "s"}});
+        let refused = config(&connection, &exec).unwrap_err();
+        assert_eq!(refused.reason, EXEC_REFUSED);
+        assert!(refused.message.contains("cloud-login"), "{}", refused.message);
+        let cluster = cluster(&connection);
+        for user in [exec, json!({"tokenFile": "/run/token"})] {
+            let wanted = Wanted::of(&cluster, &kubeconfigs(&user), LocalCredentials::Allowed).unwrap();
+            wanted.config(&cluster, None).unwrap();
+        }
+        // Certificates in files are nobody's to renew.
+        let files = json!({"client-certificate": "/a", "client-key": "/b"});
+        let wanted = Wanted::of(&cluster, &kubeconfigs(&files), LocalCredentials::Allowed).unwrap();
+        assert_eq!(wanted.config(&cluster, None).unwrap_err().reason, INVALID);
+    }
+
+    #[test]
+    fn limits_are_the_specs_or_the_default() {
+        let given = json!({"credentialsSecretRef": {"name": "s"}, "limits": {"requests": 7}});
+        let limits = config(&given, &json!({"token": "t"})).unwrap().limits;
+        assert_eq!((limits.requests, limits.upgrades), (7, Limits::default().upgrades));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use tokio_util::task::TaskTracker;
 use umbra_registry::directory::Directory;
 
 use crate::cluster::ClusterControllerParts;
-use crate::cluster::connection::Wanted;
+use crate::cluster::connection::{LocalCredentials, Wanted};
 use crate::cluster::erase::known_clusters;
+use crate::cluster::events::Events;
 use crate::cluster::kubeconfigs::{self, Kubeconfigs};
 use crate::cluster::roots;
 use crate::cluster::worker::{Target, Worker};
@@ -24,6 +25,7 @@ pub struct ClusterController {
     parts: ClusterControllerParts,
     /// Whose Secrets hold the credentials.
     credentials: kube::Client,
+    local: LocalCredentials,
     leases: Leases,
 }
 
@@ -37,6 +39,8 @@ impl std::fmt::Debug for ClusterController {
 struct Workers {
     parts: ClusterControllerParts,
     leases: Leases,
+    local: LocalCredentials,
+    events: Events,
     targets: BTreeMap<String, watch::Sender<Target>>,
     idle: mpsc::Sender<String>,
     tracker: TaskTracker,
@@ -49,16 +53,24 @@ impl ClusterController {
     pub fn new(parts: ClusterControllerParts) -> Self {
         Self {
             credentials: parts.client.clone(),
+            local: LocalCredentials::default(),
             parts,
             leases: Leases::sole(),
         }
     }
 
-    /// Takes credentials from the Secrets of another cluster than the one that has the ManagedClusters: behind a
-    /// kube-apiserver the Secrets are that one's.
+    /// Takes credentials from the Secrets of another cluster than the one that has the ManagedClusters, and writes Events there:
+    /// behind a kube-apiserver both are that one's.
     #[must_use]
     pub fn with_credentials(mut self, credentials: kube::Client) -> Self {
         self.credentials = credentials;
+        self
+    }
+
+    /// Lets kubeconfigs of Secrets run programs and read files, or not. Without, they may not.
+    #[must_use]
+    pub fn with_local_credentials(mut self, local: LocalCredentials) -> Self {
+        self.local = local;
         self
     }
 
@@ -74,6 +86,8 @@ impl ClusterController {
     pub async fn run(self, cancel: CancellationToken) {
         let tracker = TaskTracker::new();
         let (sender, mut secrets) = watch::channel(None);
+        let (events, recording) = Events::new(self.credentials.clone(), cancel.clone());
+        tracker.spawn(recording);
         tracker.spawn(kubeconfigs::follow(self.credentials, sender, cancel.clone()));
         tracker.spawn(roots::follow(
             self.parts.client.clone(),
@@ -86,6 +100,8 @@ impl ClusterController {
         let mut workers = Workers {
             parts: self.parts,
             leases: self.leases,
+            local: self.local,
+            events,
             targets: BTreeMap::new(),
             idle,
             tracker: tracker.clone(),
@@ -132,7 +148,7 @@ impl Workers {
         for (name, cluster) in &directory.clusters {
             let target = Target {
                 cluster: Some(Arc::clone(cluster)),
-                wanted: kubeconfigs.map(|kubeconfigs| Wanted::of(cluster, kubeconfigs)),
+                wanted: kubeconfigs.map(|kubeconfigs| Wanted::of(cluster, kubeconfigs, self.local)),
             };
             self.set(name, target);
         }
@@ -160,7 +176,7 @@ impl Workers {
         }
         let (sender, receiver) = watch::channel(target);
         let tasks = (self.tracker.clone(), self.cancel.clone());
-        let parts = (self.parts.clone(), self.leases.clone());
+        let parts = (self.parts.clone(), self.leases.clone(), self.events.clone());
         let worker = Worker::new(name, parts, receiver, self.idle.clone(), tasks);
         self.tracker.spawn(worker.run());
         self.targets.insert(name.to_owned(), sender);

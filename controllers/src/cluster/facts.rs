@@ -6,7 +6,8 @@ use http::Request;
 use http::header::ACCEPT;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use umbra_child::{Child, ChildError, RequestDeadline, empty};
+use umbra_child::version::check_version;
+use umbra_child::{Child, ChildError, Failure, RequestDeadline, empty};
 
 use crate::cluster::connection::Problem;
 
@@ -17,6 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
 /// The reason of the condition `Reachable` where a cluster does not say who it is.
 pub(super) const IDENTITY_UNKNOWN: &str = "IdentityUnknown";
+/// The reason where its Kubernetes is too old.
+pub(super) const VERSION_UNSUPPORTED: &str = "VersionUnsupported";
 /// Nodes are large and only their number counts.
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
 /// Nodes a page; the answer says how many more there are.
@@ -72,6 +75,7 @@ struct CountedMetadata {
 /// The reason and message of the condition `Reachable`.
 pub(super) async fn read(child: &Child) -> Result<Facts, Problem> {
     let version: Version = get(child, "/version", JSON).await.map_err(|error| problem(&error))?;
+    check_version(&version.git_version).map_err(|error| Problem::new(VERSION_UNSUPPORTED, error.to_string()))?;
     let identified: Identified = get(child, IDENTITY_NAMESPACE, JSON).await.map_err(|error| match error.status() {
         Some(code) if code.is_client_error() => Problem::new(
             IDENTITY_UNKNOWN,
@@ -107,14 +111,23 @@ async fn get<T: DeserializeOwned>(child: &Child, path: &str, accept: &str) -> Re
     })
 }
 
+/// Another cluster answers than the one that was joined.
+pub(super) fn wrong_cluster(expected: &str, found: &str) -> Problem {
+    let message = format!(
+        "another cluster answers: its namespace kube-system has the UID {found}, but this ManagedCluster was joined with \
+         {expected}; nothing is copied from it or passed on to it, and the copies stay as they are. Correct the connection, or \
+         `umbra leave` and `umbra join` to replace the cluster"
+    );
+    Problem::new(Failure::WrongCluster.reason(), message)
+}
+
 /// Why a cluster that was asked did not answer as it should.
 pub(super) fn problem(error: &ChildError) -> Problem {
     let reason = match error {
         ChildError::Configuration { .. } | ChildError::Kubeconfig(_) => "InvalidConnection",
-        ChildError::Credentials { .. } => "NoCredentials",
-        ChildError::CredentialsRefused { .. } => "CredentialsRefused",
         ChildError::Status { .. } | ChildError::Json { .. } => "UnexpectedAnswer",
-        _ => "Unreachable",
+        ChildError::WrongCluster { expected, found, .. } => return wrong_cluster(expected, found),
+        error => error.failure().reason(),
     };
     Problem::new(reason, error.to_string())
 }

@@ -10,7 +10,10 @@
 //! 3. ask the cluster who it is: the UID of its namespace `kube-system`. Where that is another one than
 //!    `status.uid` says, nothing is copied from it and nothing is passed on to it;
 //! 4. add it to [`Children`], which probes it and through which users' requests go, and copy it ([`ClusterCopy`]);
-//! 5. write what comes of it into the status.
+//! 5. write what comes of it into the status, and Events about what has changed.
+//!
+//! Each connection of a child says which cluster it leads to before it carries anything, so neither a request nor a copy gets to
+//! another cluster that comes to answer at the same address.
 //!
 //! # Replicas
 //! Every replica connects every cluster, because every replica passes requests on and judges by its own probes whether that
@@ -20,19 +23,20 @@
 //!
 //! Deliberate limits:
 //! * Credentials are taken from the namespace `umbra-system` alone, so that who may register a cluster cannot make the
-//!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own; it may name
-//!   an exec plugin, so who may write Secrets in that namespace may run programs on the hub.
+//!   hub use a Secret of somebody else. A kubeconfig there may not name files, which would be the hub's own, nor an exec
+//!   plugin, unless [`LocalCredentials`] says so: who may write Secrets in that namespace may then run programs on the hub.
 //! * A credential is sent to the server that its kubeconfig names and nowhere else, whatever the spec of a ManagedCluster says.
-//! * A cluster that becomes reachable again is asked who it is as soon as a probe succeeds, not before: requests of users
-//!   that arrive in between are passed on.
-//! * Connections of mode `Tunnel` are refused in the status.
+//! * Another credential for the same connection is taken once it has proved to work; until then the one before is used, so that
+//!   a Secret that was renewed wrongly drops no traffic. Taking the Secret away ends the connection.
 //!
 //! [`ClusterCopy`]: crate::copy::ClusterCopy
 
 mod connection;
 mod controller;
 mod defaults;
+mod endpoints;
 mod erase;
+mod events;
 mod facts;
 mod kubeconfigs;
 mod reporter;
@@ -47,11 +51,13 @@ use std::sync::Arc;
 
 use umbra_api::cluster::Sync;
 use umbra_child::Children;
+use umbra_child::tunnel::Tunnels;
 use umbra_registry::child_documents::ChildDocuments;
 use umbra_registry::directory::Directory;
 use umbra_registry::mirror::Mirror;
 use umbra_storage::Store;
 
+pub use connection::LocalCredentials;
 pub use controller::ClusterController;
 pub use defaults::{ensure_defaults, ensure_roots};
 
@@ -70,6 +76,8 @@ pub struct ClusterControllerParts {
     pub directory: Arc<Mirror<Directory>>,
     /// Where connected clusters are added. Whoever made the set closes it.
     pub children: Children,
+    /// The tunnels of clusters whose agents open the connection; without it, such clusters are refused in their status.
+    pub tunnels: Option<Tunnels>,
     /// Forgets clusters that leave.
     pub documents: Arc<ChildDocuments>,
     /// What is copied of every cluster, and what of none, beside what their own specs say ([`crate::copy::everywhere`]).

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_api::cluster::{CopiedResource, Sync};
 use umbra_apimachinery::gvk::GroupResource;
-use umbra_child::{Child, Health};
+use umbra_child::{Child, Expiry, Failure, Health};
 use umbra_registry::copies::key::cluster_prefix;
 use umbra_storage::{RangeRequest, Store};
 
 use crate::cluster::connection::{Problem, Wanted};
 use crate::cluster::facts::{self, Facts};
+use crate::cluster::worker::Retrying;
 use crate::copy::{ChildSource, ClusterCopy, ClusterState};
 
 /// How often a cluster is asked again who it is, what version it has, and how many nodes.
@@ -26,6 +27,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often copies are counted while they are not up to date, and else.
 const COUNT_SOON: Duration = Duration::from_secs(2);
 const COUNT: Duration = Duration::from_secs(60);
+
+/// What is not waited for to pass: the cluster is not to be used.
+const LEFT_FOR: [&str; 3] = [facts::IDENTITY_UNKNOWN, facts::VERSION_UNSUPPORTED, "WrongCluster"];
 
 /// A cluster that is connected.
 pub(super) struct Session {
@@ -39,6 +43,10 @@ pub(super) struct Session {
     unverified: bool,
     /// Why it has not.
     problem: Option<Problem>,
+    /// When the hub's credential ends, where it says so.
+    pub(super) expiry: Option<Expiry>,
+    /// Another credential for the same connection, which does not work yet; the present one is used until it does.
+    pub(super) renewal: Option<Retrying>,
     refresh_at: Instant,
     counts: BTreeMap<GroupResource, i64>,
     counted: Option<Instant>,
@@ -78,6 +86,8 @@ impl Session {
             copying: None,
             unverified: false,
             problem: None,
+            expiry: None,
+            renewal: None,
             refresh_at: Instant::now() + jittered(REFRESH),
             counts: BTreeMap::new(),
             counted: None,
@@ -92,8 +102,12 @@ impl Session {
     pub(super) async fn step(&mut self, uid: &str, sync: &Sync, copier: Option<Copier<'_>>) -> Result<(), Problem> {
         // Another replica may have been the first to see the cluster.
         check_identity(uid, &self.facts)?;
-        let unreachable = matches!(*self.health.borrow_and_update(), Health::Unreachable { .. });
-        if unreachable {
+        let health = self.health.borrow_and_update().clone();
+        self.expiry = self.child.credentials().expiry().await;
+        if let Health::Unreachable { failure, reason, .. } = &health {
+            if *failure == Failure::WrongCluster {
+                return Err(Problem::new(failure.reason(), &**reason));
+            }
             self.unverified = true;
             self.problem = None;
             self.refresh_at = Instant::now();
@@ -130,7 +144,7 @@ impl Session {
                 (self.unverified, self.problem) = (false, None);
                 self.refresh_at = Instant::now() + jittered(REFRESH);
             }
-            Err(problem) if problem.reason == facts::IDENTITY_UNKNOWN => return Err(problem),
+            Err(problem) if LEFT_FOR.contains(&problem.reason) => return Err(problem),
             // Probes judge whether it can be reached. Only a cluster that has been away has to answer here as well.
             Err(problem) => {
                 self.problem = self.unverified.then_some(problem);
@@ -190,12 +204,13 @@ impl Session {
 
     /// When there is something to do without a change.
     pub(super) fn due(&self) -> Option<Instant> {
+        let renewal = self.renewal.as_ref().map(|one| one.at);
         if matches!(*self.health.borrow(), Health::Unreachable { .. }) {
-            return None;
+            return renewal;
         }
         let copying = self.copying.as_ref().zip(self.counted);
         let count = copying.map(|(copying, counted)| counted + count_period(&copying.state.borrow()));
-        Some(count.map_or(self.refresh_at, |count| count.min(self.refresh_at)))
+        [count, renewal, Some(self.refresh_at)].into_iter().flatten().min()
     }
 
     /// Waits until the health or the state of the copies changes. May be dropped and called again.
@@ -247,13 +262,7 @@ pub(super) fn check_identity(recorded: &str, facts: &Facts) -> Result<(), Proble
     if recorded.is_empty() || recorded == facts.uid {
         return Ok(());
     }
-    let message = format!(
-        "another cluster answers: its namespace kube-system has the UID {}, but this ManagedCluster was joined with {recorded}; \
-         nothing is copied from it or passed on to it. Correct the connection, or `umbra leave` and `umbra join` to replace \
-         the cluster",
-        facts.uid
-    );
-    Err(Problem::new("AnotherCluster", message))
+    Err(facts::wrong_cluster(recorded, &facts.uid))
 }
 
 /// A tenth more or less, so that clusters that were joined together are not asked together.

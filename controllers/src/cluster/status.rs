@@ -1,9 +1,9 @@
 //! What the status of a ManagedCluster says.
 
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp, Unit};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use umbra_api::cluster::{CopiedResource, ManagedClusterStatus, condition};
-use umbra_child::Health;
+use umbra_child::{Expiry, Health};
 
 use crate::cluster::connection::Problem;
 use crate::cluster::facts::Facts;
@@ -11,6 +11,8 @@ use crate::copy::ClusterState;
 
 /// `lastProbeTime` is written no more often, in seconds: a thousand clusters then cost 17 writes a second.
 const PROBE_TIME_SECONDS: i64 = 60;
+/// How long before its end a credential is to be renewed.
+const AHEAD: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Resources that a message names.
 const NAMED: usize = 3;
 
@@ -40,6 +42,15 @@ impl Finding {
     }
 }
 
+/// What a connection is now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Link {
+    /// When the hub's credential ends, where it says so.
+    pub(super) expiry: Option<Expiry>,
+    /// The endpoint in use; empty where there is one alone.
+    pub(super) endpoint: String,
+}
+
 /// What is known of a cluster now.
 #[derive(Debug)]
 pub(super) struct Observation<'a> {
@@ -49,6 +60,8 @@ pub(super) struct Observation<'a> {
     pub(super) synced: Finding,
     /// `None`: what was known before still is.
     pub(super) facts: Option<&'a Facts>,
+    /// `None`: there is none, and what was known of the last one still is.
+    pub(super) link: Option<Link>,
     /// `None`: what was known before still is.
     pub(super) resources: Option<Vec<CopiedResource>>,
 }
@@ -67,6 +80,43 @@ pub(super) fn connected(health: &Health) -> Finding {
         }
         Health::Unknown | Health::Reachable => Finding::yes("Answers", "the API server answers"),
     }
+}
+
+/// The finding on a cluster whose new credential does not work, while the one before does.
+pub(super) fn keeping_credential(problem: &Problem) -> Finding {
+    let message = format!(
+        "the API server answers; the new credential does not work, and the one before is still used: {}",
+        problem.message
+    );
+    Finding::yes("NewCredentialsFail", message)
+}
+
+/// The finding on a credential that says when it ends.
+fn expiring(expiry: Expiry, now: Timestamp) -> Finding {
+    let Ok(at) = Timestamp::try_from(expiry.at) else {
+        return Finding::no("Valid", "the hub's credential ends in the far future");
+    };
+    let shown = to_second(at);
+    let renew = "renew it in the Secret that the cluster is registered with";
+    if expiry.renewed {
+        Finding::no(
+            "RenewedByItself",
+            "the hub's credential ends soon and is renewed by itself",
+        )
+    } else if at <= now {
+        Finding::yes("Expired", format!("the hub's credential has ended at {shown}; {renew}"))
+    } else if at.duration_since(now) <= AHEAD {
+        Finding::yes("ExpiresSoon", format!("the hub's credential ends at {shown}; {renew}"))
+    } else {
+        Finding::no("Valid", format!("the hub's credential is valid until {shown}"))
+    }
+}
+
+/// What the status says of a credential that was used last.
+fn last_expiry(status: &ManagedClusterStatus) -> Option<Expiry> {
+    let renewed = find(status, condition::CREDENTIALS_EXPIRING).is_some_and(|one| one.reason == "RenewedByItself");
+    let at = status.credentials_expire.as_ref()?.0;
+    Some(Expiry { at: at.into(), renewed })
 }
 
 /// The finding on a cluster that nothing is copied from.
@@ -146,6 +196,7 @@ pub(super) fn next(
         reachable,
         synced,
         facts,
+        link,
         resources,
     } = observation;
     let ready = match (&reachable, &synced) {
@@ -163,6 +214,27 @@ pub(super) fn next(
     ];
     for (kind, finding) in findings {
         set_condition(&mut status, kind, finding, generation, now);
+    }
+    let expiry = match &link {
+        Some(link) => link.expiry,
+        None => last_expiry(previous),
+    };
+    match expiry {
+        Some(expiry) => set_condition(
+            &mut status,
+            condition::CREDENTIALS_EXPIRING,
+            expiring(expiry, now),
+            generation,
+            now,
+        ),
+        None => status
+            .conditions
+            .retain(|one| one.type_ != condition::CREDENTIALS_EXPIRING),
+    }
+    if let Some(link) = link {
+        let at = link.expiry.and_then(|expiry| Timestamp::try_from(expiry.at).ok());
+        status.credentials_expire = at.map(|at| Time(to_second(at)));
+        status.endpoint = link.endpoint;
     }
     let probed = previous
         .last_probe_time
@@ -228,8 +300,8 @@ fn to_second(time: Timestamp) -> Timestamp {
 mod tests {
     use super::*;
     use crate::copy::ResourceState;
-    use umbra_child::Failure;
     use umbra_apimachinery::gvk::GroupResource;
+    use umbra_child::Failure;
 
     fn observation(reachable: Finding, synced: Finding) -> Observation<'static> {
         Observation {
@@ -237,8 +309,47 @@ mod tests {
             reachable,
             synced,
             facts: None,
+            link: None,
             resources: None,
         }
+    }
+
+    #[test]
+    fn credentials_that_end_are_told_of_7_days_ahead() {
+        const DAY: i64 = 24 * 3600;
+        let with = |previous: &ManagedClusterStatus, link: Option<Link>, now: i64| {
+            let observation = Observation {
+                link,
+                ..observation(connected(&Health::Reachable), not_copying())
+            };
+            let status = next(previous, observation, at(now));
+            let said =
+                find(&status, condition::CREDENTIALS_EXPIRING).map(|one| (one.status.clone(), one.reason.clone()));
+            (status, said.unwrap_or_default())
+        };
+        let link = |day: i64, renewed| {
+            let expiry = Expiry {
+                at: at(day * DAY).into(),
+                renewed,
+            };
+            Some(Link {
+                expiry: Some(expiry),
+                endpoint: String::new(),
+            })
+        };
+        let said = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        let none = ManagedClusterStatus::default();
+        let (valid, first) = with(&none, link(100, false), 92 * DAY);
+        assert_eq!(first, said("False", "Valid"));
+        assert_eq!(valid.credentials_expire, Some(Time(at(100 * DAY))));
+        assert_eq!(with(&valid, link(100, false), 93 * DAY).1, said("True", "ExpiresSoon"));
+        // Also while the cluster cannot be reached any more, which is what comes of it.
+        assert_eq!(with(&valid, None, 101 * DAY).1, said("True", "Expired"));
+        let (renewed, second) = with(&valid, link(93, true), 93 * DAY);
+        assert_eq!(second, said("False", "RenewedByItself"));
+        assert_eq!(with(&renewed, None, 95 * DAY).1, said("False", "RenewedByItself"));
+        let (silent, nothing) = with(&valid, Some(Link::default()), 93 * DAY);
+        assert_eq!((nothing, silent.credentials_expire), (said("", ""), None));
     }
 
     fn at(second: i64) -> Timestamp {
@@ -276,7 +387,10 @@ mod tests {
         };
         let second = next(&first, observation(connected(&gone), not_copying()), at(2000));
         let ready = find(&second, condition::READY).unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ConnectionRefused"));
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "ConnectionRefused")
+        );
         assert!(ready.message.contains("connection refused"), "{}", ready.message);
         assert_eq!(ready.last_transition_time, Time(at(2000)));
         assert_eq!(second.last_probe_time, Some(Time(at(2000))));

@@ -88,6 +88,7 @@ impl Hub {
             store: Arc::clone(&store),
             directory,
             children: children.clone(),
+            tunnels: None,
             documents: Arc::new(ChildDocuments::new(children.clone())),
             sync: umbra_api::cluster::Sync::default(),
             client: client.clone(),
@@ -268,10 +269,10 @@ async fn an_unreachable_cluster_keeps_its_copies_and_comes_back() {
     hub.condition(condition::READY, "True", "Ready").await;
 
     child.shut_down().await;
-    let gone = hub.condition(condition::REACHABLE, "False", "Unreachable").await;
+    let gone = hub.condition(condition::REACHABLE, "False", "ConnectionRefused").await;
     let conditions = gone.status.unwrap().conditions;
     let ready = conditions.iter().find(|one| one.type_ == condition::READY).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Unreachable"));
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ConnectionRefused"));
     assert!(ready.message.contains("no answer since"), "{}", ready.message);
     assert!(!hub.keys("/umbra/copies/core/pods/east/").await.is_empty());
 
@@ -292,7 +293,7 @@ async fn another_cluster_is_neither_copied_nor_passed_on_to() {
         .await
         .unwrap();
     hub.create_secret(&child).await;
-    let refused = hub.condition(condition::REACHABLE, "False", "AnotherCluster").await;
+    let refused = hub.condition(condition::REACHABLE, "False", "WrongCluster").await;
     let status = refused.status.unwrap();
     assert_eq!(status.uid, "another");
     let message = &status.conditions[0].message;

@@ -1,5 +1,6 @@
 //! One ManagedCluster: follows what it asks for, and cleans up when it goes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_api::cluster::{CopiedResource, ManagedCluster, ManagedClusterStatus};
-use umbra_child::{Child, ChildConfig};
+use umbra_child::tunnel::Tunnels;
+use umbra_child::{Child, ChildConfig, Health};
 use umbra_registry::copies::retry;
 use umbra_storage::Store;
 
 use crate::cluster::connection::{Problem, Wanted};
 use crate::cluster::erase::{erase_everything, is_known};
+use crate::cluster::events::Events;
 use crate::cluster::facts::{self, Facts};
 use crate::cluster::reporter::Reporter;
 use crate::cluster::session::{Copier, Session, check_identity};
-use crate::cluster::status::{self, Finding, Observation};
+use crate::cluster::status::{self, Finding, Link, Observation};
 use crate::cluster::{ClusterControllerParts, FIELD_MANAGER, FINALIZER};
 use crate::copy::everywhere;
 use crate::lease::{Held, Lease, LeaseKey, Leases};
@@ -72,18 +75,37 @@ enum Phase {
 }
 
 /// A connection that has been tried in vain.
-struct Retrying {
-    wanted: Wanted,
-    problem: Problem,
+pub(super) struct Retrying {
+    pub(super) wanted: Wanted,
+    pub(super) problem: Problem,
     attempt: u32,
-    at: Instant,
+    pub(super) at: Instant,
+    /// The clusters with a tunnel here, where the hub serves tunnels.
+    tunnels: Option<watch::Receiver<BTreeSet<Arc<str>>>>,
+}
+
+impl Retrying {
+    /// Waits until an agent of the cluster connects, which is the time to try.
+    async fn agent_connects(&mut self, name: &str) {
+        let Some(tunnels) = &mut self.tunnels else {
+            return std::future::pending().await;
+        };
+        while tunnels.changed().await.is_ok() {
+            if tunnels.borrow_and_update().contains(name) {
+                self.at = Instant::now();
+                return;
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 impl Phase {
     /// Waits for a change of what is connected.
-    async fn changed(&mut self) {
+    async fn changed(&mut self, name: &str) {
         match self {
             Self::Connected(session) => session.changed().await,
+            Self::Retrying(retrying) => retrying.agent_connects(name).await,
             _ => std::future::pending().await,
         }
     }
@@ -125,6 +147,7 @@ pub(super) struct Worker {
     tracker: TaskTracker,
     cancel: CancellationToken,
     reporter: Reporter,
+    events: Events,
     phase: Phase,
     /// The UID of the ManagedCluster that copies are of.
     owner: Option<String>,
@@ -135,7 +158,7 @@ impl Worker {
     /// the sender of `targets` is dropped.
     pub(super) fn new(
         name: &str,
-        (parts, leases): (ClusterControllerParts, Leases),
+        (parts, leases, events): (ClusterControllerParts, Leases, Events),
         targets: watch::Receiver<Target>,
         idle: mpsc::Sender<String>,
         (tracker, cancel): (TaskTracker, CancellationToken),
@@ -146,6 +169,7 @@ impl Worker {
             lease: leases.lease(LeaseKey::cluster(name)),
             holding: None,
             reporter: Reporter::new(api.clone(), name),
+            events,
             parts,
             api,
             targets,
@@ -245,6 +269,7 @@ impl Worker {
     /// Waits for a change, or until `next`. `false`: there will be no more targets.
     async fn wait(&mut self, next: Option<Instant>) -> bool {
         let Self {
+            name,
             targets,
             phase,
             lease,
@@ -260,7 +285,7 @@ impl Worker {
         };
         tokio::select! {
             changed = targets.changed() => changed.is_ok(),
-            () = phase.changed() => true,
+            () = phase.changed(name) => true,
             () = sleep_until(next) => true,
             () = lease_changed => true,
         }
@@ -272,17 +297,21 @@ impl Worker {
             Ok(wanted) => wanted,
             Err(problem) => return self.disconnect(Phase::Refused(problem.clone())).await,
         };
-        let attempt = match &self.phase {
-            Phase::Connected(session) if session.wanted == *wanted => return,
-            Phase::Retrying(last) if last.wanted == *wanted => {
-                if last.at > Instant::now() {
-                    return;
-                }
-                last.attempt.saturating_add(1)
+        let last = match &mut self.phase {
+            Phase::Connected(session) if session.wanted == *wanted => {
+                session.renewal = None;
+                return;
             }
-            _ => 1,
+            Phase::Connected(session) => session.renewal.as_ref(),
+            Phase::Retrying(last) => Some(&**last),
+            Phase::New | Phase::Refused(_) => None,
         };
-        let connected = match wanted.config(cluster) {
+        let attempt = match last.filter(|last| last.wanted == *wanted) {
+            Some(last) if last.at > Instant::now() => return,
+            Some(last) => last.attempt.saturating_add(1),
+            None => 1,
+        };
+        let connected = match wanted.config(cluster, self.parts.tunnels.as_ref()) {
             Ok(config) => self.try_connect(config).await,
             Err(problem) => Err(problem),
         };
@@ -291,20 +320,51 @@ impl Worker {
                 if let Phase::Connected(session) = &mut self.phase {
                     session.stop_copying().await;
                 }
-                let session = Session::new(wanted.clone(), child, facts, everywhere(&self.parts.sync, &cluster.spec.sync));
+                let session = Session::new(
+                    wanted.clone(),
+                    child,
+                    facts,
+                    everywhere(&self.parts.sync, &cluster.spec.sync),
+                );
                 self.phase = Phase::Connected(Box::new(session));
             }
-            Err(problem) => self.retry(wanted.clone(), problem, attempt).await,
+            Err(problem) => self.keep_or_retry(wanted.clone(), problem, attempt).await,
+        }
+    }
+
+    /// A credential that does not work yet does not end a connection that works with the one before.
+    async fn keep_or_retry(&mut self, wanted: Wanted, problem: Problem, attempt: u32) {
+        let rotates = |session: &Session| session.wanted.same_connection(&wanted);
+        match &mut self.phase {
+            Phase::Connected(session) if problem.is_of_credential() && rotates(session) => {
+                session.renewal = Some(Retrying {
+                    at: Instant::now() + retry::pause(attempt),
+                    wanted,
+                    problem,
+                    attempt,
+                    tunnels: None,
+                });
+            }
+            _ => self.retry(wanted, problem, attempt).await,
         }
     }
 
     async fn try_connect(&self, config: ChildConfig) -> Result<(Child, Facts), Problem> {
-        // Not one of the children yet: nothing may be passed on to it before it has said who it is.
-        let stranger = Temporary(Child::new(config.clone()).map_err(|error| facts::problem(&error))?);
+        let recorded = self.reporter.current().uid.clone();
+        // Not one of the children yet: nothing may be passed on to it before it has said who it is. Its connections ask.
+        let asked = ChildConfig {
+            cluster_uid: (!recorded.is_empty()).then(|| recorded.clone()),
+            ..config.clone()
+        };
+        let stranger = Temporary(Child::new(asked).map_err(|error| facts::problem(&error))?);
         let facts = facts::read(&stranger.0).await;
         stranger.0.close().await;
         let facts = facts?;
-        check_identity(&self.reporter.current().uid, &facts)?;
+        check_identity(&recorded, &facts)?;
+        let config = ChildConfig {
+            cluster_uid: Some(facts.uid.clone()),
+            ..config
+        };
         let child = self
             .parts
             .children
@@ -328,7 +388,10 @@ impl Worker {
             "" => session.facts.uid.clone(),
             recorded => recorded.to_owned(),
         };
-        if let Err(problem) = session.step(&uid, &everywhere(&self.parts.sync, &cluster.spec.sync), copier).await {
+        if let Err(problem) = session
+            .step(&uid, &everywhere(&self.parts.sync, &cluster.spec.sync), copier)
+            .await
+        {
             let wanted = session.wanted.clone();
             self.retry(wanted, problem, 1).await;
         }
@@ -341,6 +404,7 @@ impl Worker {
             problem,
             attempt,
             at,
+            tunnels: self.parts.tunnels.as_ref().map(Tunnels::subscribe),
         };
         self.disconnect(Phase::Retrying(Box::new(retrying))).await;
     }
@@ -375,7 +439,12 @@ impl Worker {
             Phase::Connected(session) => (self.connected(cluster, session), session.due()),
         };
         let again = match &self.holding {
-            Some(_) => self.reporter.publish(wanted).await,
+            Some(_) => {
+                let before = self.reporter.current().clone();
+                let again = self.reporter.publish(wanted).await;
+                self.events.changed(cluster, &before, self.reporter.current());
+                again
+            }
             None => None,
         };
         [due, again].into_iter().flatten().min()
@@ -386,20 +455,30 @@ impl Worker {
             cluster,
             status::not_connected(problem),
             status::not_copying(),
-            (None, None),
+            (None, None, None),
         )
     }
 
     fn connected(&self, cluster: &ManagedCluster, session: &Session) -> ManagedClusterStatus {
-        let reachable = match session.health() {
-            Ok(health) => status::connected(&health),
-            Err(problem) => status::not_connected(problem),
+        let reachable = match (session.health(), &session.renewal) {
+            (Ok(Health::Reachable | Health::Unknown), Some(renewal)) => status::keeping_credential(&renewal.problem),
+            (Ok(health), _) => status::connected(&health),
+            (Err(problem), _) => status::not_connected(problem),
+        };
+        let link = Link {
+            expiry: session.expiry,
+            endpoint: session.child.endpoint().map(|one| one.to_string()).unwrap_or_default(),
         };
         let (synced, resources) = match session.copies() {
             Some((state, resources)) => (status::copying(&state), state.discovered.then_some(resources)),
             None => (status::not_copying(), None),
         };
-        self.status(cluster, reachable, synced, (Some(&session.facts), resources))
+        self.status(
+            cluster,
+            reachable,
+            synced,
+            (Some(&session.facts), Some(link), resources),
+        )
     }
 
     fn status(
@@ -407,7 +486,7 @@ impl Worker {
         cluster: &ManagedCluster,
         reachable: Finding,
         synced: Finding,
-        (facts, resources): (Option<&Facts>, Option<Vec<CopiedResource>>),
+        (facts, link, resources): (Option<&Facts>, Option<Link>, Option<Vec<CopiedResource>>),
     ) -> ManagedClusterStatus {
         let generation = cluster.metadata.generation;
         let observation = Observation {
@@ -415,6 +494,7 @@ impl Worker {
             reachable,
             synced,
             facts,
+            link,
             resources,
         };
         status::next(self.reporter.current(), observation, Timestamp::now())
