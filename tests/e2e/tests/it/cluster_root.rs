@@ -45,7 +45,7 @@ fn the_whole_repertoire_works_through_the_hub() {
     item.pass("23 commands, WebSocket and SPDY");
 }
 
-fn read(kubectl: &Kubectl, direct: &Kubectl, administrator: &str) {
+pub(crate) fn read(kubectl: &Kubectl, direct: &Kubectl, administrator: &str) {
     let names = |kubectl: &Kubectl| sorted_lines(&kubectl.ok("get clusterroles -o name"));
     assert_eq!(names(kubectl), names(direct));
     let resources = |kubectl: &Kubectl| sorted_lines(&kubectl.ok("api-resources --no-headers"));
@@ -63,7 +63,7 @@ fn read(kubectl: &Kubectl, direct: &Kubectl, administrator: &str) {
     assert_eq!(kubectl.ok("auth can-i create deployments").trim(), "yes");
 }
 
-fn write(kubectl: &Kubectl, direct: &Kubectl) {
+pub(crate) fn write(kubectl: &Kubectl, direct: &Kubectl) {
     deploy(kubectl, "web", 2);
     assert_eq!(direct.path("deploy web", "{.spec.replicas}"), "2");
     kubectl.ok("scale deploy/web --replicas=1");
@@ -99,7 +99,7 @@ fn write(kubectl: &Kubectl, direct: &Kubectl) {
     kubectl.ok("wait deploy/web --for=condition=Available --timeout=60s");
 }
 
-fn connect(kubectl: &Kubectl) {
+pub(crate) fn connect(kubectl: &Kubectl) {
     kubectl.apply(TALKER);
     kubectl.ok("rollout status deploy/talker --timeout=90s");
     let talker = pod_of(kubectl, "talker");
