@@ -1,4 +1,5 @@
-# The image of the manifests: the umbra binary and the authorities that browsers trust, nothing else.
+# The image of the manifests: the umbra binary, glibc, libgcc and the authorities that browsers trust, nothing else. Both stages are
+# Debian 12: a binary does not run on an older glibc than the one it was built with.
 #
 #   docker build -t umbra:dev .
 FROM rust:1.95-bookworm AS build

@@ -25,8 +25,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use umbra_apimachinery::user::UserInfo;
 
-use self::verified::VerifiedChains;
 pub use self::options::{CipherSuite, TlsOptions, TlsVersion};
+use self::verified::VerifiedChains;
 use crate::authenticate::{AuthenticationError, Credentials, RequestAuthenticator};
 use crate::peer::user_of;
 

@@ -111,7 +111,11 @@ mod tests {
             ..TlsOptions::default()
         };
         assert_eq!(offered(&one("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256")), (1, 2));
-        assert_eq!(offered(&one("TLS_AES_128_GCM_SHA256")), (0, 1), "none is left for TLS 1.2");
+        assert_eq!(
+            offered(&one("TLS_AES_128_GCM_SHA256")),
+            (0, 1),
+            "none is left for TLS 1.2"
+        );
         let new = TlsOptions {
             minimum: TlsVersion::Tls13,
             ..TlsOptions::default()

@@ -143,7 +143,14 @@ mod tests {
 
     #[test]
     fn patterns_are_told_from_other_texts() {
-        for good in ["*", "pods", "*.apps", "deployments.apps", "*.metrics.k8s.io", "a-b.example.com"] {
+        for good in [
+            "*",
+            "pods",
+            "*.apps",
+            "deployments.apps",
+            "*.metrics.k8s.io",
+            "a-b.example.com",
+        ] {
             assert!(is_pattern(good), "{good}");
         }
         for bad in ["", "Pods", "pods/status", "*.", "*.*", "apps.*", "a b", ".apps"] {

@@ -14,6 +14,7 @@ mod etcd;
 mod fleet;
 mod informer;
 mod join;
+mod manifests;
 mod specs;
 mod storage;
 mod streams;

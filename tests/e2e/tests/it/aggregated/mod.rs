@@ -301,28 +301,3 @@ fn whoever_has_the_role_joins_a_cluster_and_is_its_administrator() {
     assert!(!left.contains("umbra:admins"), "{left}");
     item.pass("by a role, not system:masters; nobody else gets in");
 }
-
-#[test]
-fn the_manifests_are_valid_to_a_real_api_server() {
-    let Some(hub) = Aggregated::shared() else { return };
-    let item = Item::open("aggregated.manifests");
-    let base = umbra_e2e::aggregated::manifests();
-    let mut objects = 0;
-    for folder in [base.clone(), base.join("../trial")] {
-        let applied = hub.cluster.kubectl().ok([
-            "apply",
-            "--server-side",
-            "--dry-run=server",
-            "--validate=strict",
-            "--force-conflicts",
-            "-k",
-            &folder.to_string_lossy(),
-        ]);
-        objects += applied.lines().count();
-        assert!(
-            applied.contains("deployment.apps/umbra serverside-applied"),
-            "{applied}"
-        );
-    }
-    item.pass(&format!("{objects} objects of base and trial"));
-}
