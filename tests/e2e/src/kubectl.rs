@@ -42,6 +42,12 @@ impl<const N: usize> Arguments for [&str; N] {
     }
 }
 
+impl Arguments for &[&str] {
+    fn list(self) -> Vec<String> {
+        self.iter().map(|argument| (*argument).to_owned()).collect()
+    }
+}
+
 /// What a command came to.
 #[derive(Debug, Clone)]
 pub struct Outcome {
