@@ -13,7 +13,7 @@ use umbra_api::cluster::Sync;
 use umbra_apiserver::{Check, Checks};
 use umbra_child::Children;
 use umbra_child::tunnel::Tunnels;
-use umbra_controllers::cluster::{ClusterController, ClusterControllerParts};
+use umbra_controllers::cluster::{ClusterController, ClusterControllerParts, LocalCredentials};
 use umbra_controllers::lease::Leases;
 use umbra_registry::child_documents::ChildDocuments;
 use umbra_registry::copies::cache::Copies;
@@ -46,6 +46,8 @@ pub(crate) struct Controllers {
     pub(crate) client: kube::Client,
     /// Whose Secrets hold the credentials of children.
     pub(crate) credentials: kube::Client,
+    /// Whether kubeconfigs of those Secrets may run programs here.
+    pub(crate) local: LocalCredentials,
     pub(crate) shared: Shared,
     pub(crate) fleets: Fleets,
     /// What is copied of every cluster, and what of none.
@@ -74,6 +76,7 @@ impl Base {
         let Controllers {
             client,
             credentials,
+            local,
             shared,
             fleets,
             sync,
@@ -89,6 +92,7 @@ impl Base {
             sync,
         })
         .with_credentials(credentials)
+        .with_local_credentials(local)
         .with_leases(leases.clone());
         self.tracker.spawn(clusters.run(self.cancel.clone()));
         self.tracker.spawn(fleets::run(fleets::FleetsParts {

@@ -30,7 +30,7 @@ use umbra_auth::tokens::BearerAuthenticator;
 use umbra_auth::tokens::ServiceAccountTokens;
 use umbra_child::tunnel::Tunnels;
 use umbra_child::{Children, ProbeConfig};
-use umbra_controllers::cluster::ensure_defaults;
+use umbra_controllers::cluster::{LocalCredentials, ensure_defaults};
 use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::generic::StoreApi;
@@ -133,6 +133,8 @@ impl Hub {
         base.run_controllers(Controllers {
             client: client.clone(),
             credentials: client.clone(),
+            // Whoever writes Secrets of a standalone hub administers it, on a machine of their own.
+            local: LocalCredentials::Allowed,
             shared,
             fleets,
             sync: Sync::default(),

@@ -16,6 +16,10 @@ pub(crate) struct ServeArguments {
     /// of the pod].
     #[arg(long, env = "UMBRA_KUBECONFIG", value_name = "FILE", help_heading = "Hub cluster")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// Let kubeconfigs in Secrets of umbra-system run exec plugins, and read files with tokens, where umbra runs. Whoever may
+    /// write those Secrets then runs what they like there.
+    #[arg(long, help_heading = "Hub cluster")]
+    pub(super) allow_exec_credentials: bool,
     /// The APIService that the hub cluster reaches this server by; its caBundle is kept up to date unless --tls-cert-file is
     /// given.
     #[arg(

@@ -176,6 +176,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     base.run_controllers(Controllers {
         client,
         credentials: plan.clients.hub,
+        local: plan.local_credentials,
         shared,
         fleets,
         sync: plan.sync,

@@ -14,6 +14,7 @@ use umbra_auth::delegation::{AccessReviewOptions, AlwaysAllow, TokenReviewOption
 use umbra_auth::request_header::RequestHeaderOptions;
 use umbra_auth::tls::{CaBundle, ReloadableServingCertificate, TlsOptions};
 use umbra_auth::trust::TrustOptions;
+use umbra_controllers::cluster::LocalCredentials;
 
 use super::clients::Clients;
 use super::flags::{AuthenticationArguments, AuthorizationArguments, ServeArguments, ServingArguments};
@@ -30,6 +31,7 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) in_flight: (usize, usize),
     pub(super) sync: Sync,
+    pub(super) local_credentials: LocalCredentials,
     pub(super) serve_only: bool,
     pub(super) certificate: CertificatePlan,
     pub(super) trust: TrustOptions,
@@ -113,6 +115,10 @@ impl Plan {
                 arguments.limits.max_mutating_requests_inflight,
             ),
             sync,
+            local_credentials: match arguments.allow_exec_credentials {
+                true => LocalCredentials::Allowed,
+                false => LocalCredentials::Refused,
+            },
             serve_only: arguments.controllers.serve_only,
             certificate,
             trust,
