@@ -49,7 +49,7 @@ pub(super) async fn find(hub: &Hub, api_service: &Read<APIService>) -> Option<Fo
     })
 }
 
-/// Whether kube-apiserver reaches umbra.
+/// What keeps kube-apiserver from reaching umbra, if anything does.
 pub(super) fn judge(api_service: &Read<APIService>, found: Option<&Found>) -> Vec<Finding> {
     let api_service = match api_service.known(API_SERVICE, &format!("APIService {NAME}")) {
         Ok(Some(api_service)) => api_service,
@@ -80,6 +80,20 @@ pub(super) fn judge(api_service: &Read<APIService>, found: Option<&Found>) -> Ve
         findings.push(endpoints(found, reference));
     }
     findings
+}
+
+/// Whether kube-apiserver reaches umbra.
+pub(super) fn is_available(api_service: &Read<APIService>) -> bool {
+    let Read::There(api_service) = api_service else {
+        return false;
+    };
+    let conditions = api_service
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|one| one.type_ == "Available" && one.status == "True")
 }
 
 fn availability(available: Option<&APIServiceCondition>, service: &ServiceReference) -> Finding {
@@ -241,6 +255,7 @@ mod tests {
     #[test]
     fn endpoints_are_counted_unless_they_have_been_complained_of() {
         let good = service("True", "Passed", "");
+        assert!(is_available(&good) && !is_available(&Read::Missing));
         let levels = |api: &Read<APIService>, ready: &[Option<bool>]| levels(&judge(api, Some(&found(ready))));
         assert_eq!(levels(&good, &[Some(true), None]), [Level::Ok, Level::Ok]);
         assert_eq!(levels(&good, &[Some(true), Some(false)]), [Level::Ok, Level::Warning]);

@@ -126,12 +126,6 @@ impl Answer {
     pub(super) fn message(&self) -> String {
         let status: Option<serde_json::Value> = serde_json::from_str(&self.text).ok();
         let message = status.and_then(|status| status["message"].as_str().map(str::to_owned));
-        message.unwrap_or_else(|| {
-            format!(
-                "{} {}",
-                self.code,
-                self.text.trim().chars().take(200).collect::<String>()
-            )
-        })
+        message.unwrap_or_else(|| self.text.trim().chars().take(200).collect())
     }
 }

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
-use serde_json::Value;
 use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_apimachinery::request::RootName;
 
@@ -40,7 +39,8 @@ pub(super) async fn check(hub: &Hub) -> Vec<Finding> {
     let api: Api<DynamicObject> = Api::all_with(hub.client.clone(), &resource);
     let listed = Read::of(api.list(&ListParams::default()).await.map(|list| list.items));
     let objects = match listed.known(CHILDREN, "the children") {
-        Ok(objects) => objects.cloned().unwrap_or_default(),
+        Ok(Some(objects)) => objects.clone(),
+        Ok(None) => return vec![Finding::not_checked(CHILDREN, "umbra does not answer")],
         Err(finding) => return vec![finding],
     };
     let children: Vec<Child> = objects.iter().map(Child::of).collect();
@@ -219,13 +219,15 @@ fn versions(children: &[Child]) -> Vec<Finding> {
     let (Some((oldest, old)), Some((newest, new))) = (minors.first_key_value(), minors.last_key_value()) else {
         return findings;
     };
-    let message = format!(
-        "children run Kubernetes {} ({}) to {} ({})",
-        old.version(),
-        old.name,
-        new.version(),
-        new.name
-    );
+    let (old_version, new_version) = (old.version(), new.version());
+    let message = if oldest == newest {
+        format!("children run Kubernetes {new_version}")
+    } else {
+        format!(
+            "children run Kubernetes {old_version} ({}) to {new_version} ({})",
+            old.name, new.name
+        )
+    };
     if oldest.0 == newest.0 && newest.1 - oldest.1 <= SPREAD {
         findings.push(Finding::ok(VERSIONS, message));
     } else {
@@ -283,7 +285,7 @@ async fn credential_of(hub: &Hub, child: &Child) -> credentials::Credential {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::finding::{Level, levels};
     use super::*;

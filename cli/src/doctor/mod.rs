@@ -134,19 +134,26 @@ async fn aggregated(hub: &Hub) -> Vec<Finding> {
     else {
         return vec![too_slow("hub")];
     };
+    let front_proxy = front_proxy::judge(&front_proxy, hub.now);
+    // Of what is not installed nothing else can be right.
+    let nothing_runs = matches!(&deployments, Read::There(deployments) if deployments.is_empty());
+    if matches!(api_service, Read::Missing) && nothing_runs {
+        return [api_service::judge(&api_service, None), front_proxy].concat();
+    }
+    let available = api_service::is_available(&api_service);
     let (reached, rbac, store, children) = tokio::join!(
         within("api-service", reached(hub, &api_service, &authority)),
         within("rbac", rbac::check(hub, &deployments)),
-        within("store", store::aggregated(hub, &pods)),
+        within("store", store::aggregated(hub, &pods, available)),
         within("children", children::check(hub)),
     );
     [
         reached,
-        front_proxy::judge(&front_proxy, hub.now),
+        front_proxy,
         rbac,
         deployment::judge(namespace, &deployments, &pods),
         store,
-        vec![encryption::judge(namespace, &keys, &deployments)],
+        vec![encryption::judge(namespace, &keys, &deployments, available)],
         children,
     ]
     .concat()

@@ -11,6 +11,8 @@ use super::asking::{Hub, Read, reason};
 use super::finding::Finding;
 
 const RBAC: &str = "rbac";
+/// The Secret with the authority of the agents of tunnels.
+const AGENTS: &str = "umbra-agents";
 
 /// Permissions that belong together.
 #[derive(Debug)]
@@ -48,13 +50,8 @@ fn grants(namespace: &str) -> Vec<Grant> {
         Some(namespace),
         None,
     );
-    let own = permissions(
-        &["update"],
-        "",
-        "secrets",
-        Some(namespace),
-        Some(super::certificates::SECRET),
-    );
+    let own = [super::certificates::SECRET, AGENTS];
+    let own = own.map(|name| permissions(&["update"], "", "secrets", Some(namespace), Some(name)));
     let reviews = [
         ("authentication.k8s.io", "tokenreviews"),
         ("authorization.k8s.io", "subjectaccessreviews"),
@@ -93,7 +90,7 @@ fn grants(namespace: &str) -> Vec<Grant> {
         Grant {
             binding: "RoleBinding umbra of its namespace",
             purpose: "read the credentials of children and keep its own Secrets",
-            permissions: secrets.into_iter().chain(own).collect(),
+            permissions: secrets.into_iter().chain(own.concat()).collect(),
         },
     ]
 }

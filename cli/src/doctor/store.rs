@@ -13,8 +13,8 @@ const STORE: &str = "store";
 /// The port of a pod that says nothing else.
 const PORT: i32 = 6443;
 
-/// Asks every pod of umbra, and for a list.
-pub(super) async fn aggregated(hub: &Hub, pods: &Read<Vec<Pod>>) -> Vec<Finding> {
+/// Asks every pod of umbra, and for a list where it is `available` through kube-apiserver.
+pub(super) async fn aggregated(hub: &Hub, pods: &Read<Vec<Pod>>, available: bool) -> Vec<Finding> {
     let pods = match pods {
         Read::There(pods) => pods.as_slice(),
         Read::Missing | Read::Unknown(_) => &[],
@@ -34,7 +34,11 @@ pub(super) async fn aggregated(hub: &Hub, pods: &Read<Vec<Pod>>) -> Vec<Finding>
     });
     let path = format!("/apis/{}/managedclusters?limit=1", umbra_api::API_VERSION);
     let (list, mut findings) = tokio::join!(hub.fetch(&path), join_all(asked));
-    findings.push(judge_list(list));
+    findings.push(if available {
+        judge_list(list)
+    } else {
+        Finding::not_checked(STORE, "umbra does not answer through kube-apiserver: see api-service")
+    });
     findings
 }
 
@@ -90,7 +94,7 @@ fn judge_ready(who: &str, answer: Result<Answer, String>) -> Finding {
         return Finding::wrong(STORE, message, advice(first));
     }
     if answer.code != 200 || checks.is_empty() {
-        return Finding::not_checked(STORE, format!("{who}: {}", answer.message()));
+        return Finding::not_checked(STORE, format!("{who} answers {}: {}", answer.code, answer.message()));
     }
     let checks: Vec<&str> = checks.into_iter().filter(|check| *check != "ping").collect();
     Finding::ok(STORE, format!("{who} is ready ({} answers)", checks.join(", ")))
@@ -171,7 +175,7 @@ mod tests {
         let refused = judge_ready("pod a", refused);
         assert_eq!(
             (refused.level, refused.message.as_str()),
-            (Level::NotChecked, "pod a: pods is forbidden")
+            (Level::NotChecked, "pod a answers 403: pods is forbidden")
         );
         assert_eq!(judge_ready("a", Err("no route".to_owned())).level, Level::NotChecked);
     }

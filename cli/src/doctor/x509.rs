@@ -200,7 +200,7 @@ mod tests {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_config(&serving.unwrap()).unwrap()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
+        tokio_util::task::TaskTracker::new().spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let _whoever_looks_may_hang_up = acceptor.accept(stream).await;
         });

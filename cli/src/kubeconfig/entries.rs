@@ -67,7 +67,7 @@ fn context(before: Option<Fields>, chosen: &Chosen, name: &str, namespace: Optio
     fields
 }
 
-fn named(list: List, name: &str, fields: Fields) -> Value {
+fn named(list: List, name: &str, fields: &Fields) -> Value {
     json!({"name": name, list.entry(): fields})
 }
 
@@ -76,16 +76,16 @@ fn named(list: List, name: &str, fields: Fields) -> Value {
 pub(crate) fn document(chosen: &Chosen, additions: &[Addition], namespace: Option<&str>) -> Fields {
     let clusters = additions
         .iter()
-        .map(|one| named(List::Clusters, &one.name, cluster(chosen, &one.root, None)));
+        .map(|one| named(List::Clusters, &one.name, &cluster(chosen, &one.root, None)));
     let contexts = additions
         .iter()
-        .map(|one| named(List::Contexts, &one.name, context(None, chosen, &one.name, namespace)));
+        .map(|one| named(List::Contexts, &one.name, &context(None, chosen, &one.name, namespace)));
     let mut document = Map::new();
     document.insert("apiVersion".to_owned(), "v1".into());
     document.insert("kind".to_owned(), "Config".into());
     document.insert("clusters".to_owned(), clusters.collect());
     document.insert("contexts".to_owned(), contexts.collect());
-    let user = named(List::Users, &chosen.user.name, chosen.user.moved_to(None));
+    let user = named(List::Users, &chosen.user.name, &chosen.user.moved_to(None));
     document.insert("users".to_owned(), Value::Array(vec![user]));
     let first = additions.first().map_or("", |one| one.name.as_str());
     document.insert("current-context".to_owned(), first.into());
@@ -179,7 +179,7 @@ impl Edit {
         let (list, name) = (self.list, &self.name);
         let entries = file.get_mut(list.key()).and_then(Value::as_array_mut);
         let entries = entries.ok_or_else(|| format!("{} is not a list", list.key()))?;
-        let after = named(list, name, self.after.clone());
+        let after = named(list, name, &self.after);
         match entries.iter_mut().find(|entry| entry["name"] == name.as_str()) {
             Some(entry) => {
                 if entry[list.entry()].as_object() != self.before.as_ref() {

@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: KubeconfigArguments) -> Result<()> {
     } else {
         checked(&arguments, &chosen).await?
     };
-    let additions = additions(roots, arguments.name.as_deref(), &chosen.context.name);
+    let additions = additions(roots, arguments.name.as_deref(), chosen.beginning());
     let namespace = arguments.namespace.as_deref();
     let mut out = std::io::stdout().lock();
     if arguments.merge {
