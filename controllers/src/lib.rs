@@ -5,3 +5,4 @@ pub mod copy;
 pub mod fleet;
 pub mod join;
 pub mod lease;
+pub mod tunnel;

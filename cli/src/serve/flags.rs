@@ -42,6 +42,15 @@ pub(crate) struct ServeArguments {
     /// What this replica is called in the leases by which replicas on one etcd divide the work [default: the host's name].
     #[arg(long, env = "UMBRA_REPLICA_NAME", value_name = "NAME", help_heading = "Hub cluster")]
     pub(super) replica_name: Option<String>,
+    /// Where other replicas on the same etcd reach this one, to use the tunnels that end here: the address of the pod
+    /// [default: --bind-address, where it is one].
+    #[arg(
+        long,
+        env = "UMBRA_ADVERTISE_ADDRESS",
+        value_name = "ADDRESS",
+        help_heading = "Hub cluster"
+    )]
+    pub(super) advertise_address: Option<IpAddr>,
     #[command(flatten)]
     pub(super) serving: ServingArguments,
     #[command(flatten)]

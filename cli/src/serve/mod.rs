@@ -11,6 +11,7 @@ mod flags;
 mod keys;
 mod limits;
 mod plan;
+mod replicas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -159,6 +160,10 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
         base.cancel.clone(),
     );
     let tls = server_config_with(&certificate.await?, &plan.tls)?;
+    let mut tls = tls;
+    if let Some(address) = plan.advertised.filter(|_| store.is_shared()) {
+        replicas::join(base, &shared.tunnels, &authority, address, &mut tls)?;
+    }
     let server = Server::bind(plan.listen, tls, api.clone(), plan.server).await;
     let server = server.context("see --bind-address and --secure-port")?;
 

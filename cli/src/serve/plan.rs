@@ -1,7 +1,7 @@
 //! What the flags come down to. Whatever is wrong or contradicts itself is found here, all of it at once, before anything is
 //! asked of the hub or opened.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) always_allow: AlwaysAllow,
     pub(super) access: AccessReviewOptions,
     pub(super) replica_name: Option<String>,
+    /// Where other replicas reach this one; `None` where nobody says.
+    pub(super) advertised: Option<SocketAddr>,
     pub(super) data: Arc<DataDir>,
     pub(super) audit: AuditArguments,
     pub(super) storage: StorageArguments,
@@ -134,11 +136,17 @@ impl Plan {
                 ..AccessReviewOptions::default()
             },
             replica_name: arguments.replica_name,
+            advertised: advertised(arguments.advertise_address, serving),
             data: Arc::new(data),
             audit: arguments.audit,
             storage: arguments.storage,
         })
     }
+}
+
+fn advertised(address: Option<IpAddr>, serving: &ServingArguments) -> Option<SocketAddr> {
+    let bound = Some(serving.bind_address).filter(|address| !address.is_unspecified());
+    Some(SocketAddr::new(address.or(bound)?, serving.secure_port))
 }
 
 fn certificate(serving: &ServingArguments, api_service: String, faults: &mut Vec<String>) -> Option<CertificatePlan> {

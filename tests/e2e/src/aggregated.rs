@@ -187,6 +187,12 @@ impl Aggregated {
         self.front.lead_to(replica.map(|replica| self.replicas[replica].port));
     }
 
+    /// The port of one replica.
+    #[must_use]
+    pub fn replica_port(&self, replica: usize) -> u16 {
+        self.replicas[replica].port
+    }
+
     /// The port that leads to umbra itself, behind the hub's API server.
     #[must_use]
     pub fn port(&self) -> u16 {

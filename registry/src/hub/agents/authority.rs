@@ -25,6 +25,7 @@ pub struct AuthorityError(#[from] TlsError);
 pub struct AgentAuthority {
     authority: Arc<ArcSwap<CertificateAuthority>>,
     bundle: ReloadableCaBundle,
+    trusted: Arc<ArcSwap<Vec<u8>>>,
     lifetime: Duration,
 }
 
@@ -37,6 +38,7 @@ impl AgentAuthority {
         Ok(Self {
             authority: Arc::new(ArcSwap::from_pointee(authority)),
             bundle: ReloadableCaBundle::new(CaBundle::from_pem(trusted)?),
+            trusted: Arc::new(ArcSwap::from_pointee(trusted.to_vec())),
             lifetime,
         })
     }
@@ -47,6 +49,7 @@ impl AgentAuthority {
     /// Where `trusted` cannot be read; everything then stays as it is.
     pub fn replace(&self, authority: CertificateAuthority, trusted: &[u8]) -> Result<(), AuthorityError> {
         self.bundle.replace(CaBundle::from_pem(trusted)?);
+        self.trusted.store(Arc::new(trusted.to_vec()));
         self.authority.store(Arc::new(authority));
         Ok(())
     }
@@ -57,10 +60,10 @@ impl AgentAuthority {
         &self.bundle
     }
 
-    /// The authority's own certificate, as PEM.
+    /// The same as PEM.
     #[must_use]
-    pub fn certificate_pem(&self) -> String {
-        self.authority.load().certificate_pem().to_owned()
+    pub fn trusted_pem(&self) -> Vec<u8> {
+        self.trusted.load().to_vec()
     }
 
     /// Signs the request of an agent, as PEM. Only its public key is taken from it.

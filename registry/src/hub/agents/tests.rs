@@ -54,14 +54,21 @@ fn machines_are_who_their_certificates_and_tokens_say() {
         Machine::of(&user)
     };
     assert_eq!(of("umbra:agent:east", &["dev"], "m1/east-1/r1").unwrap(), None);
-    let bootstrapper = of("umbra:bootstrap:east", &["umbra:bootstrappers", "system:authenticated"], "m1");
+    let bootstrapper = of(
+        "umbra:bootstrap:east",
+        &["umbra:bootstrappers", "system:authenticated"],
+        "m1",
+    );
     assert_eq!(
         bootstrapper.unwrap(),
         Some(Machine::Bootstrapper {
             cluster: "east".to_owned()
         })
     );
-    assert_eq!(of("umbra:replica", &["umbra:replicas"], "").unwrap(), Some(Machine::Replica));
+    assert_eq!(
+        of("umbra:replica", &["umbra:replicas"], "").unwrap(),
+        Some(Machine::Replica)
+    );
     // In the groups and none of them: refused, rather than judged as a person.
     for (name, groups, uid) in [
         ("alice", &["umbra:agents"][..], ""),
@@ -86,12 +93,32 @@ fn a_certificate_counts_while_everything_it_was_issued_for_is_there() {
     };
     let deleting = |object: &mut Value| object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let cases: [(Value, Value, &str); 8] = [
-        (cluster(|one| one["metadata"]["uid"] = "m2".into()), request(|_| {}), "earlier"),
-        (cluster(|one| one["spec"]["connection"]["mode"] = "Direct".into()), request(|_| {}), "mode"),
+        (
+            cluster(|one| one["metadata"]["uid"] = "m2".into()),
+            request(|_| {}),
+            "earlier",
+        ),
+        (
+            cluster(|one| one["spec"]["connection"]["mode"] = "Direct".into()),
+            request(|_| {}),
+            "mode",
+        ),
         (cluster(deleting), request(|_| {}), "being deleted"),
-        (cluster(|_| {}), request(|one| one["metadata"]["uid"] = "r2".into()), "has been deleted"),
-        (cluster(|_| {}), request(|one| one["spec"]["clusterName"] = "west".into()), "has been deleted"),
-        (cluster(|_| {}), request(|one| one["status"] = json!({})), "not approved"),
+        (
+            cluster(|_| {}),
+            request(|one| one["metadata"]["uid"] = "r2".into()),
+            "has been deleted",
+        ),
+        (
+            cluster(|_| {}),
+            request(|one| one["spec"]["clusterName"] = "west".into()),
+            "has been deleted",
+        ),
+        (
+            cluster(|_| {}),
+            request(|one| one["status"] = json!({})),
+            "not approved",
+        ),
         (cluster(|_| {}), request(denied), "not approved"),
         (cluster(|_| {}), request(deleting), "has been deleted"),
     ];
@@ -122,7 +149,11 @@ fn machines_may_do_what_they_are_there_for_and_nothing_else() {
         ("GET", below("managedclusters/west/tunnel"), [false, false, false, true]),
         ("POST", below("managedclusters/east/tunnel"), [false; 4]),
         ("GET", below("clusterjoinrequests/east-1"), [true, true, false, false]),
-        ("PATCH", below("clusterjoinrequests/east-1"), [true, false, false, false]),
+        (
+            "PATCH",
+            below("clusterjoinrequests/east-1"),
+            [true, false, false, false],
+        ),
         ("PUT", below("clusterjoinrequests/east-1"), [false; 4]),
         ("DELETE", below("clusterjoinrequests/east-1"), [false; 4]),
         ("PATCH", below("clusterjoinrequests/east-1/status"), [false; 4]),
@@ -135,7 +166,11 @@ fn machines_may_do_what_they_are_there_for_and_nothing_else() {
         ("GET", "/api/v1/namespaces/umbra-system/secrets".to_owned(), [false; 4]),
         ("GET", "/apis".to_owned(), [false; 4]),
         ("GET", "/metrics".to_owned(), [false; 4]),
-        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(), [false; 4]),
+        (
+            "POST",
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews".to_owned(),
+            [false; 4],
+        ),
     ] {
         let decided = machines
             .each_ref()
@@ -144,5 +179,12 @@ fn machines_may_do_what_they_are_there_for_and_nothing_else() {
     }
     // A certificate that does not count any more opens nothing.
     let gone = Directory::default();
-    assert!(decide(&machines[0], &asked("GET", &below("managedclusters/east/tunnel")), &gone).is_err());
+    assert!(
+        decide(
+            &machines[0],
+            &asked("GET", &below("managedclusters/east/tunnel")),
+            &gone
+        )
+        .is_err()
+    );
 }

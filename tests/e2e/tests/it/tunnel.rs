@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use umbra_auth::certificates::{
-    CertificateAuthority, CertificateRequest, ClientSubject, IssuedCertificate,
-};
+use umbra_auth::certificates::{CertificateAuthority, CertificateRequest, ClientSubject, IssuedCertificate};
+use umbra_e2e::aggregated::Aggregated;
+use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment::{self, Programs};
 use umbra_e2e::hub::{Hub, umbra};
@@ -41,7 +41,13 @@ impl<'a> Tunnelled<'a> {
         let folder = environment::folder("agent");
         let kubeconfig = hub.kubeconfig();
         let manifest = hub
-            .umbra(&["join", "guest", "--tunnel", "--hub-kubeconfig", &kubeconfig.to_string_lossy()])
+            .umbra(&[
+                "join",
+                "guest",
+                "--tunnel",
+                "--hub-kubeconfig",
+                &kubeconfig.to_string_lossy(),
+            ])
             .expect_success();
         cluster.kubectl().ok_with(&manifest, "apply --server-side -f -");
         let token = cluster
@@ -57,10 +63,9 @@ impl<'a> Tunnelled<'a> {
                 credential: &Credential::Token(token.trim().to_owned()),
             }],
         );
-        let bootstrap = cluster.kubectl().path(
-            "secret umbra-agent-bootstrap -n umbra-agent",
-            "{.data.token}",
-        );
+        let bootstrap = cluster
+            .kubectl()
+            .path("secret umbra-agent-bootstrap -n umbra-agent", "{.data.token}");
         let tunnelled = Self {
             programs: world.programs,
             hub,
@@ -116,7 +121,11 @@ impl<'a> Tunnelled<'a> {
         let child = self.child();
         wait::until(what, wait::DEADLINE, || {
             let outcome = child.run("get --raw /readyz");
-            if outcome.succeeded() { Ok(()) } else { Err(outcome.to_string()) }
+            if outcome.succeeded() {
+                Ok(())
+            } else {
+                Err(outcome.to_string())
+            }
         });
         began.elapsed()
     }
@@ -127,17 +136,21 @@ impl<'a> Tunnelled<'a> {
         let child = self.child();
         wait::until(what, wait::DEADLINE, || {
             let outcome = child.run("get --raw /readyz");
-            if outcome.succeeded() { Err("it still answers".to_owned()) } else { Ok(()) }
+            if outcome.succeeded() {
+                Err("it still answers".to_owned())
+            } else {
+                Ok(())
+            }
         });
         began.elapsed()
     }
 
     /// The certificate that the agents of the manifest have now.
     fn certificate(&self) -> IssuedCertificate {
-        let kept = self.cluster.kubectl().path(
-            "secret umbra-agent-identity -n umbra-agent",
-            r"{.data.agent\.json}",
-        );
+        let kept = self
+            .cluster
+            .kubectl()
+            .path("secret umbra-agent-identity -n umbra-agent", r"{.data.agent\.json}");
         let kept: Value = serde_json::from_str(&decoded(&kept)).expect("what the agent keeps");
         let text = |key: &str| kept[key].as_str().expect("complete").to_owned();
         IssuedCertificate {
@@ -199,7 +212,10 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
     let copies = tunnelled.hub.view().ok("get pods -n tunnelled -o name");
     assert!(copies.contains("@guest"), "{copies}");
     let secrets = tunnelled.hub.root().ok("get secrets -A -o name");
-    assert!(!secrets.contains("guest"), "the hub has no credential of the cluster: {secrets}");
+    assert!(
+        !secrets.contains("guest"),
+        "the hub has no credential of the cluster: {secrets}"
+    );
     repertoire.pass("the same commands, WebSocket and SPDY");
 
     // Killed and started again: no token is needed, what it is is kept in the cluster.
@@ -215,7 +231,10 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
         agent = tunnelled.agent();
         longest = longest.max(tunnelled.serves("the agent that was started again serves"));
     }
-    restarts.pass(&format!("{times} times, serves again after {:.1} s", longest.as_secs_f64()));
+    restarts.pass(&format!(
+        "{times} times, serves again after {:.1} s",
+        longest.as_secs_f64()
+    ));
 
     // Two agents; one is killed while a log is followed through whichever.
     let mut second = tunnelled.agent();
@@ -231,7 +250,10 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
     let deny = ["deny", "guest", "--hub-kubeconfig", &kubeconfig.to_string_lossy()];
     tunnelled.hub.umbra(&deny).expect_success();
     let cut = tunnelled.is_cut("the tunnel is cut");
-    revoke.measure(&format!("{:.2} s, with the start of kubectl", cut.as_secs_f64()), cut < Duration::from_secs(1));
+    revoke.measure(
+        &format!("{:.2} s, with the start of kubectl", cut.as_secs_f64()),
+        cut < Duration::from_secs(1),
+    );
     let old = tunnelled.kubectl_as("old", Credential::Certificate(certificate));
     let path = "get --raw /apis/umbra.dev/v1alpha1/managedclusters/guest/tunnel";
     assert!(old.fails(path).contains("is not approved"), "{}", old.fails(path));
@@ -243,7 +265,9 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
         let left = tunnelled.hub.root().ok("get clusterjoinrequests -o name");
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
-    spare.kubectl().ok("delete namespace tunnelled umbra-agent --timeout=90s");
+    spare
+        .kubectl()
+        .ok("delete namespace tunnelled umbra-agent --timeout=90s");
 }
 
 #[test]
@@ -272,17 +296,34 @@ fn an_agent_is_nobody_but_its_own_cluster() {
 
     // With the token: another cluster, another name in the request, anything else.
     let bearer = tunnelled.kubectl_as("bearer", Credential::Token(tunnelled.token()));
-    refuse(bearer.run_with(&request("a", "other", "umbra:agent:other"), create), "not for cluster other");
-    refuse(bearer.run_with(&request("a", "guest", "umbra:agent:other"), create), "in the name of");
-    refuse(bearer.run_with(&request("a", "guest", "system:masters"), create), "in the name of");
-    for path in ["/api/v1/namespaces/umbra-system/secrets", REQUESTS, "/apis/umbra.dev/v1alpha1/managedclusters", "/api"] {
+    refuse(
+        bearer.run_with(&request("a", "other", "umbra:agent:other"), create),
+        "not for cluster other",
+    );
+    refuse(
+        bearer.run_with(&request("a", "guest", "umbra:agent:other"), create),
+        "in the name of",
+    );
+    refuse(
+        bearer.run_with(&request("a", "guest", "system:masters"), create),
+        "in the name of",
+    );
+    for path in [
+        "/api/v1/namespaces/umbra-system/secrets",
+        REQUESTS,
+        "/apis/umbra.dev/v1alpha1/managedclusters",
+        "/api",
+    ] {
         refuse(bearer.run(["get", "--raw", path]), "orbidden");
     }
     let inside = format!("/apis/umbra.dev/v1alpha1/{}", "managedclusters/guest/proxy/api");
     refuse(bearer.run(["get", "--raw", &inside]), "orbidden");
     let forged = tunnelled.token().replace("guest", "other");
     let forger = tunnelled.kubectl_as("forger", Credential::Token(forged));
-    refuse(forger.run_with(&request("a", "other", "umbra:agent:other"), create), "nauthorized");
+    refuse(
+        forger.run_with(&request("a", "other", "umbra:agent:other"), create),
+        "nauthorized",
+    );
 
     // A status that was sent along counts for nothing, and who asked is who asked.
     bearer.ok_with(&request("mine", "guest", "umbra:agent:guest"), create);
@@ -316,7 +357,10 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     ] {
         refuse(own.run(["get", "--raw", path]), "orbidden");
     }
-    refuse(own.run_with(&request("b", "guest", "umbra:agent:guest"), create), "orbidden");
+    refuse(
+        own.run_with(&request("b", "guest", "umbra:agent:guest"), create),
+        "orbidden",
+    );
     let masters = own.with("--as=root").with("--as-group=system:masters");
     refuse(masters.run(["get", "--raw", "/api"]), "orbidden");
 
@@ -327,20 +371,26 @@ fn an_agent_is_nobody_but_its_own_cluster() {
         uid: "a/b/c".to_owned(),
     };
     let made_up = CertificateAuthority::create("umbra-agents", Duration::from_secs(3600)).expect("an authority");
-    let made_up = made_up.issue_client(&subject, Duration::from_secs(600)).expect("a certificate");
+    let made_up = made_up
+        .issue_client(&subject, Duration::from_secs(600))
+        .expect("a certificate");
     let tunnel = "/apis/umbra.dev/v1alpha1/managedclusters/guest/tunnel";
     let impostor = tunnelled.kubectl_as("impostor", Credential::Certificate(made_up));
     refuse(impostor.run(["get", "--raw", tunnel]), "nauthorized");
     // Even of the agents' own authority, where it is for no request that was approved.
     let agents = CertificateAuthority::load(&hub.folder().join("agents")).expect("the agents' authority");
-    let unknown = agents.issue_client(&subject, Duration::from_secs(600)).expect("a certificate");
+    let unknown = agents
+        .issue_client(&subject, Duration::from_secs(600))
+        .expect("a certificate");
     let unknown = tunnelled.kubectl_as("unknown", Credential::Certificate(unknown));
     refuse(unknown.run(["get", "--raw", tunnel]), "earlier ManagedCluster");
     let masters = ClientSubject {
         groups: vec!["system:masters".to_owned()],
         ..subject
     };
-    let masters = agents.issue_client(&masters, Duration::from_secs(600)).expect("a certificate");
+    let masters = agents
+        .issue_client(&masters, Duration::from_secs(600))
+        .expect("a certificate");
     let masters = tunnelled.kubectl_as("masters", Credential::Certificate(masters));
     refuse(masters.run(["get", "--raw", "/api"]), "nauthorized");
 
@@ -348,4 +398,93 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     hub.leave("guest").expect_success();
     spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
     item.pass(&format!("{refused} refused"));
+}
+
+#[test]
+fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
+    let Some(aggregated) = Aggregated::exclusive() else {
+        return;
+    };
+    let item = Item::open("children.tunnel.replicas");
+    let spare = World::spare();
+    let folder = environment::folder("agent-of-replicas");
+    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    std::fs::write(file("ca.crt"), aggregated.authority_pem()).expect("written");
+    let administrator = aggregated.kubeconfig();
+    let administrator = administrator.to_string_lossy();
+    let url = |replica| format!("https://127.0.0.1:{}", aggregated.replica_port(replica));
+    let run = |arguments: &[&str]| {
+        let mut command = umbra(aggregated.programs());
+        command.args(arguments);
+        umbra_e2e::kubectl::Outcome::of(command, "").expect_success()
+    };
+    let token = run(&[
+        "join",
+        "far",
+        "--tunnel",
+        "--token-only",
+        "--agent-hub",
+        &url(0),
+        "--hub-kubeconfig",
+        &administrator,
+    ]);
+    std::fs::write(file("token"), token).expect("written");
+    let agent_of = |replica: usize, state: &str| {
+        let mut command = umbra(aggregated.programs());
+        command
+            .args([
+                "agent",
+                "--hub",
+                &url(replica),
+                "--cluster",
+                "far",
+                "--hub-ca-file",
+                &file("ca.crt"),
+            ])
+            .args(["--bootstrap-token-file", &file("token"), "--state-dir", &file(state)])
+            .arg("--kubeconfig")
+            .arg(spare.kubeconfig());
+        Process::start_logged(command, &environment::folder("agent-log").join("agent.log"))
+    };
+    let through = |replica: usize| {
+        aggregated.lead_to(Some(replica));
+        let root = aggregated.root().server(&aggregated.root_url("managedclusters", "far"));
+        wait::until("the cluster answers", wait::DEADLINE, || {
+            let outcome = root.run("get --raw /api/v1/namespaces/kube-system");
+            if outcome.succeeded() {
+                Ok(())
+            } else {
+                Err(outcome.to_string())
+            }
+        });
+        root
+    };
+    let mut agent = agent_of(0, "first");
+    through(0);
+    let root = through(1);
+    // Also what is no request and answer.
+    root.ok("create namespace far");
+    let mut watch = root.start("get configmaps -n far -w -o name");
+    root.ok("create configmap seen -n far");
+    watch.wait_for("the event", |output| output.contains("configmap/seen"));
+    watch.signal(Signal::KILL);
+
+    // The replica with the tunnel dies: the agent's next one is elsewhere.
+    let elsewhere = agent_of(1, "second");
+    aggregated.lead_to(None);
+    aggregated.end(0, Signal::KILL);
+    let began = Instant::now();
+    through(1);
+    let moved = began.elapsed();
+    aggregated.start_again(0);
+    through(0);
+    agent.signal(Signal::KILL);
+    drop(elsewhere);
+    aggregated.lead_to(None);
+    run(&["leave", "far", "--hub-kubeconfig", &administrator]);
+    spare.kubectl().ok("delete namespace far --timeout=90s");
+    item.pass(&format!(
+        "both ways; {:.1} s after kill -9 of the one with the tunnel",
+        moved.as_secs_f64()
+    ));
 }
