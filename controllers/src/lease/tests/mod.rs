@@ -338,3 +338,11 @@ proptest! {
         runtime.block_on(history(script));
     }
 }
+
+#[test]
+fn nothing_is_held_where_all_work_is_left_to_others() {
+    let leases = Leases::none();
+    let mut lease = leases.lease(LeaseKey::cluster("north"));
+    assert!(futures::FutureExt::now_or_never(lease.acquire()).is_none());
+    assert!(leases.held().is_empty());
+}
