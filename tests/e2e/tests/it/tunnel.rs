@@ -286,11 +286,11 @@ fn an_agent_is_nobody_but_its_own_cluster() {
         &hub.kubeconfig().to_string_lossy(),
     ])
     .expect_success();
-    let mut refused = 0;
-    let mut refuse = |outcome: umbra_e2e::kubectl::Outcome, expected: &str| {
+    let refused = std::cell::Cell::new(0);
+    let refuse = |outcome: umbra_e2e::kubectl::Outcome, expected: &str| {
         let said = outcome.expect_failure();
         assert!(said.contains(expected), "{expected}: {said}");
-        refused += 1;
+        refused.set(refused.get() + 1);
     };
     let create = ["create", "--raw", REQUESTS, "-f", "-"];
 
@@ -340,7 +340,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     let mut stranger = tunnelled.agent_of("guest", &north, stranger_state);
     stranger.wait_for("denied", |output| output.contains("has denied"));
     stranger.stop();
-    refused += 1;
+    refused.set(refused.get() + 1);
 
     // With the certificate of the agent: everything but its own tunnel.
     let certificate = tunnelled.certificate();
@@ -397,7 +397,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     drop(agent);
     hub.leave("guest").expect_success();
     spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
-    item.pass(&format!("{refused} refused"));
+    item.pass(&format!("{} refused", refused.get()));
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
         });
         root
     };
-    let mut agent = agent_of(0, "first");
+    let agent = agent_of(0, "first");
     through(0);
     let root = through(1);
     // Also what is no request and answer.
