@@ -527,3 +527,6 @@ impl Base {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,9 @@
 //! A small server on loopback, with TLS and a certificate authority of its own.
 
+mod front;
+
+pub(crate) use front::Front;
+
 use std::{
     future::Future,
     net::SocketAddr,

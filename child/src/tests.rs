@@ -32,13 +32,13 @@ const HTTP1: Speaks = Speaks {
 };
 
 /// Longer than anything here takes, so that what hangs fails.
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
         .expect("in time")
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
     response
@@ -141,7 +141,7 @@ async fn started(speaks: Speaks) -> (Server, Child) {
     (server, child)
 }
 
-fn get(path: &str) -> Request<Body> {
+pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(empty()).expect("a request")
 }
 

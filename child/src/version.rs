@@ -15,14 +15,10 @@ pub struct UnsupportedVersion(String);
 /// # Errors
 /// When it is older than 1.24.
 pub fn check_version(version: &str) -> Result<(), UnsupportedVersion> {
-    let mut numbers = version
-        .trim_start_matches('v')
-        .split(|one: char| !one.is_ascii_digit());
+    let mut numbers = version.trim_start_matches('v').split(|one: char| !one.is_ascii_digit());
     let mut number = || numbers.next()?.parse::<u32>().ok();
     match (number(), number()) {
-        (Some(major), Some(minor)) if (major, minor) < (1, OLDEST_MINOR) => {
-            Err(UnsupportedVersion(version.to_owned()))
-        }
+        (Some(major), Some(minor)) if (major, minor) < (1, OLDEST_MINOR) => Err(UnsupportedVersion(version.to_owned())),
         _ => Ok(()),
     }
 }

@@ -7,6 +7,9 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// The last second of the year 9999, which is as far as times of Kubernetes go.
+const LAST: f64 = 253_402_300_799.0;
+
 /// When credentials end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
@@ -19,7 +22,9 @@ pub struct Expiry {
 impl Expiry {
     /// The one that matters more: what is not renewed comes before what is, and then what ends sooner.
     pub(super) fn sooner(one: Option<Self>, other: Option<Self>) -> Option<Self> {
-        one.into_iter().chain(other).min_by_key(|expiry| (expiry.renewed, expiry.at))
+        one.into_iter()
+            .chain(other)
+            .min_by_key(|expiry| (expiry.renewed, expiry.at))
     }
 }
 
@@ -42,7 +47,7 @@ pub(super) fn of_token(token: &str) -> Option<SystemTime> {
     let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
     let claims: Claims = serde_json::from_slice(&claims).ok()?;
     // Numbers may have fractions, and nothing says that they are sensible.
-    since_epoch(claims.exp as i64)
+    (claims.exp <= LAST).then(|| since_epoch(claims.exp as i64)).flatten()
 }
 
 fn since_epoch(seconds: i64) -> Option<SystemTime> {
