@@ -17,6 +17,7 @@ mod informer;
 mod join;
 mod kubeconfig;
 mod manifests;
+mod proxying;
 mod specs;
 mod storage;
 mod streams;
