@@ -9,16 +9,15 @@ use serde_json::{Value, json};
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
 use umbra_child::kubeconfig::Kubeconfig;
+use umbra_child::version::check_version;
 use umbra_child::{Authorization, Child, ChildConfig, ChildError, RequestDeadline, empty};
 use umbra_registry::fleet::names::FLEET_LABEL;
 
+use super::clock;
 use crate::registration::{Administrators, administrators_binding};
 
 /// How long a cluster may take to answer when it is looked at first.
-const ANSWER: Duration = Duration::from_secs(15);
-/// The oldest minor version of Kubernetes 1 that serves what the hub asks for (`includeObject=Object` tables with watch
-/// bookmarks, server-side apply, OpenAPI v3).
-const OLDEST_MINOR: u32 = 24;
+pub(super) const ANSWER: Duration = Duration::from_secs(15);
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const JSON: &str = "application/json";
@@ -58,6 +57,14 @@ impl ChildCluster {
         };
         let uid = namespace["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         Ok(Self { child, uid })
+    }
+
+    /// A warning about the cluster's clock, where there is one to give.
+    ///
+    /// # Errors
+    /// Where it is too far from the one here.
+    pub(crate) async fn check_clock(&self) -> Result<Option<String>> {
+        clock::check(&self.child).await
     }
 
     /// What the credential may not do that the hub does with it, each as a sentence.
@@ -285,30 +292,9 @@ fn explain(error: &ChildError, context: &str, server: &str) -> anyhow::Error {
     }
 }
 
-/// Refuses what is too old. A version that cannot be read is let pass: what serves the API may be called anything.
-fn check_version(version: &str) -> Result<()> {
-    let mut numbers = version.trim_start_matches('v').split(|one: char| !one.is_ascii_digit());
-    let mut number = || numbers.next()?.parse::<u32>().ok();
-    match (number(), number()) {
-        (Some(major), Some(minor)) if (major, minor) < (1, OLDEST_MINOR) => {
-            bail!("the cluster runs Kubernetes {version}; Umbra needs 1.{OLDEST_MINOR} or newer")
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn old_versions_are_refused() {
-        for good in ["v1.24.0", "v1.36.3", "v1.30.4-gke.100", "v2.0.0", "master"] {
-            assert!(check_version(good).is_ok(), "{good}");
-        }
-        assert!(check_version("v1.23.17").is_err());
-        assert!(check_version("v1.9.0+k3s1").is_err());
-    }
 
     #[test]
     fn programs_and_unverified_certificates_are_doubtful() {

@@ -4,6 +4,7 @@
 //! step fails or the user interrupts.
 
 pub(crate) mod child;
+mod clock;
 pub(crate) mod hub;
 mod tunnel;
 
@@ -83,7 +84,8 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
     progress.step(format!("looking at cluster {:?}", arguments.context));
     let child = ChildCluster::reach(&arguments.name, &arguments.context, &flat).await?;
     check_clashes(&hub, &arguments.name, &child.uid).await?;
-    let warnings = [child::doubts(&flat)?, child.missing_permissions().await?].concat();
+    let clock = child.check_clock().await?.into_iter().collect();
+    let warnings = [clock, child::doubts(&flat)?, child.missing_permissions().await?].concat();
     for warning in &warnings {
         progress.note(&format!("warning: {warning}"));
     }
