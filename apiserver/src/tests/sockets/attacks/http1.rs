@@ -181,8 +181,7 @@ async fn paths_reach_the_root_that_they_name_or_none() {
         let seen = statuses(&answer);
         assert!(
             seen.iter().all(|code| matches!(code, 400 | 414)),
-            "{:.80}: {seen:?}",
-            line
+            "{line:.80}: {seen:?}"
         );
     }
     assert!(hub.users.lock().is_empty(), "nothing reached the hub's pods");
@@ -201,7 +200,7 @@ async fn what_is_too_large_is_refused() {
     for lines in [long, many] {
         let request = format!("GET {POD} HTTP/1.1\r\nHost: x\r\nAuthorization: alice\r\n{lines}\r\n");
         let seen = statuses(&exchange(&listening, b"http/1.1", request.as_bytes()).await);
-        assert_eq!(seen, [431], "{:.20}", lines);
+        assert_eq!(seen, [431], "{lines:.20}");
     }
     let large = 4 << 20;
     let head = "POST /api/v1/namespaces/shop/pods HTTP/1.1\r\nHost: x\r\nAuthorization: alice\r\n";
