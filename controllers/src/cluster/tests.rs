@@ -1,5 +1,6 @@
 //! A hub in memory and a simulated cluster on loopback.
 
+mod credentials;
 mod replicas;
 
 use std::collections::BTreeMap;
