@@ -34,6 +34,7 @@ pub struct Aggregated {
     programs: Programs,
     front: Front,
     replicas: [Replica; 2],
+    flags: &'static [&'static str],
     crashes: AtomicUsize,
 }
 
@@ -43,7 +44,7 @@ const REPLICAS: [&str; 2] = ["first", "second"];
 /// Beside a world whose hub is a standalone one.
 static BESIDE: LazyLock<Option<Aggregated>> = LazyLock::new(|| {
     let world = World::started()?;
-    let hub = Aggregated::start(world.programs, "aggregated");
+    let hub = Aggregated::start(world.programs, "aggregated", &[]);
     for child in &world.children {
         hub.join(&child.name, &child.name, &child.kubeconfig()).expect_success();
     }
@@ -88,8 +89,8 @@ impl Aggregated {
         }
     }
 
-    /// Starts a hub cluster called `name` with umbra behind it, and no children.
-    pub(crate) fn start(programs: &Programs, name: &str) -> Self {
+    /// Starts a hub cluster called `name` with umbra behind it, whose replicas get these flags, and no children.
+    pub(crate) fn start(programs: &Programs, name: &str, flags: &'static [&'static str]) -> Self {
         let cluster = Cluster::start(programs, name);
         let kubectl = cluster.kubectl();
         for file in MANIFESTS {
@@ -105,7 +106,7 @@ impl Aggregated {
             Replica {
                 name,
                 port: *port,
-                process: Mutex::new(replica::serve(programs, &cluster, name, *port)),
+                process: Mutex::new(replica::serve(programs, &cluster, name, *port, flags)),
             }
         });
         let hub = Self {
@@ -113,6 +114,7 @@ impl Aggregated {
             programs: programs.clone(),
             front,
             replicas,
+            flags,
             crashes: AtomicUsize::new(0),
         };
         for replica in &hub.replicas {
@@ -166,7 +168,8 @@ impl Aggregated {
     /// Where it does not start.
     pub fn start_again(&self, replica: usize) {
         let replica = &self.replicas[replica];
-        *replica.process() = replica::serve(&self.programs, &self.cluster, replica.name, replica.port);
+        let (name, port) = (replica.name, replica.port);
+        *replica.process() = replica::serve(&self.programs, &self.cluster, name, port, self.flags);
         replica.wait_until_it_serves();
     }
 

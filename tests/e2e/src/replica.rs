@@ -36,8 +36,9 @@ impl Replica {
 }
 
 /// Runs umbra as the service account of an installation.
-pub(crate) fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u16) -> Process {
-    let command = command(programs, cluster, name, port);
+pub(crate) fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u16, flags: &[&str]) -> Process {
+    let mut command = command(programs, cluster, name, port);
+    command.args(flags);
     Process::start_logged(command, &cluster.folder().join(format!("umbra-{name}.log")))
 }
 

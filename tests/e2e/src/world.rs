@@ -34,7 +34,7 @@ static WORLD: LazyLock<Option<World>> = LazyLock::new(|| {
     let programs = environment::programs()?;
     let world = World {
         programs,
-        hub: start_hub(programs, "hub"),
+        hub: start_hub(programs, "hub", &[]),
         children: CHILDREN.map(|name| Cluster::start(programs, name)),
         robot: OnceLock::new(),
     };
@@ -55,11 +55,11 @@ static SPARE: LazyLock<Mutex<Cluster>> = LazyLock::new(|| {
     Mutex::new(Cluster::start(programs, "spare"))
 });
 
-/// A hub of the form that is asked for, without children.
-fn start_hub(programs: &Programs, name: &str) -> Box<dyn AnyHub> {
+/// A hub of the form that is asked for, without children. The flags are those of `umbra serve`.
+fn start_hub(programs: &Programs, name: &str, flags: &'static [&'static str]) -> Box<dyn AnyHub> {
     match environment::form() {
         Form::Standalone => Box::new(Hub::start(programs, &[])),
-        Form::Aggregated => Box::new(Aggregated::start(programs, name)),
+        Form::Aggregated => Box::new(Aggregated::start(programs, name, flags)),
     }
 }
 
@@ -106,7 +106,8 @@ impl World {
     /// Where it cannot be started.
     #[must_use]
     pub fn another_hub(&self) -> Box<dyn AnyHub> {
-        start_hub(self.programs, "another-hub")
+        // Every kind of credential can be tried on it: `umbra up` runs exec plugins, `umbra serve` only where it is told to.
+        start_hub(self.programs, "another-hub", &["--allow-exec-credentials"])
     }
 
     /// A user whom the hub and the children know, and let do nothing yet. With a certificate the user is called `name` everywhere
