@@ -136,7 +136,7 @@ pub(crate) struct ConnectError {
 
 impl ConnectError {
     /// An error whose text is `message`.
-    pub(crate) fn new(failure: Failure, message: impl Into<String>) -> io::Error {
+    pub(crate) fn io(failure: Failure, message: impl Into<String>) -> io::Error {
         let kind = match failure {
             Failure::Timeout => io::ErrorKind::TimedOut,
             Failure::ConnectionRefused => io::ErrorKind::ConnectionRefused,
@@ -170,7 +170,7 @@ mod tests {
             Failure::of_io(&io::Error::new(io::ErrorKind::InvalidData, expired)),
             Failure::Tls
         );
-        let unknown = ConnectError::new(Failure::Dns, "no such host");
+        let unknown = ConnectError::io(Failure::Dns, "no such host");
         assert_eq!(
             (Failure::of_io(&unknown), unknown.to_string()),
             (Failure::Dns, "no such host".to_owned())

@@ -179,7 +179,7 @@ fn explained(error: &io::Error) -> io::Error {
         }
         _ => format!("TLS: {error}"),
     };
-    ConnectError::new(failure, message)
+    ConnectError::io(failure, message)
 }
 
 #[async_trait]
@@ -189,7 +189,7 @@ impl Connector for DirectConnector {
             .await
             .map_err(|_| {
                 let message = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
-                ConnectError::new(Failure::Timeout, message)
+                ConnectError::io(Failure::Timeout, message)
             })?
     }
 }

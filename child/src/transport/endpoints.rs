@@ -46,7 +46,7 @@ struct Endpoint {
 impl Endpoint {
     async fn connect(&self, protocol: Protocol, certificate: Option<&Arc<ClientCertificate>>) -> io::Result<Connected> {
         let connected = self.connector.connect(protocol, certificate).await;
-        connected.map_err(|error| ConnectError::new(Failure::of_io(&error), format!("{}: {error}", self.shown)))
+        connected.map_err(|error| ConnectError::io(Failure::of_io(&error), format!("{}: {error}", self.shown)))
     }
 }
 
@@ -124,7 +124,7 @@ impl Connector for Endpoints {
         let order: Vec<usize> = std::iter::once(first).chain(others).collect();
         // Each has its time from when it is tried; this is for all of them.
         let all = tokio::time::timeout(CONNECT_TIMEOUT * 2, self.connect_to(&order, protocol, certificate));
-        let late = || ConnectError::new(Failure::Timeout, "none of the endpoints can be connected to");
+        let late = || ConnectError::io(Failure::Timeout, "none of the endpoints can be connected to");
         let (index, connected) = all.await.map_err(|_| late())??;
         self.use_from_now_on(index, first);
         Ok(connected)

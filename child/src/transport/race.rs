@@ -64,7 +64,7 @@ where
                 next_at = Instant::now() + delay;
             }
             else => {
-                let none = || ConnectError::new(Failure::Dns, "there is no address to connect to");
+                let none = || ConnectError::io(Failure::Dns, "there is no address to connect to");
                 return Err(failed.map_or_else(none, |(_, error)| error));
             }
         }
@@ -92,7 +92,7 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
 
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let unknown = |why: &dyn std::fmt::Display| {
-        ConnectError::new(Failure::Dns, format!("the name {host} cannot be resolved: {why}"))
+        ConnectError::io(Failure::Dns, format!("the name {host} cannot be resolved: {why}"))
     };
     let found = tokio::net::lookup_host((host, port)).await;
     let found: Vec<SocketAddr> = found.map_err(|error| unknown(&error))?.collect();

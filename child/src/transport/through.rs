@@ -127,7 +127,7 @@ impl Proxy {
     }
 
     fn failed(&self, why: &dyn fmt::Display) -> io::Error {
-        ConnectError::new(Failure::Proxy, format!("proxy {}: {why}", self.shown))
+        ConnectError::io(Failure::Proxy, format!("proxy {}: {why}", self.shown))
     }
 
     async fn ask<S: Io>(&self, mut stream: S, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
