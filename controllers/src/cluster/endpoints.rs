@@ -41,7 +41,7 @@ fn named(
     let selected = Selected {
         cluster_name: &entry.name,
         cluster: &entry.cluster,
-        ..selected.clone()
+        ..*selected
     };
     let file = entry.cluster.certificate_authority.as_deref().unwrap_or_default();
     if !file.is_empty() {
@@ -93,7 +93,7 @@ mod tests {
 
     const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
 
-    fn endpoints(first: serde_json::Value, urls: &[&str]) -> Result<Vec<Endpoint>, String> {
+    fn endpoints(first: &serde_json::Value, urls: &[&str]) -> Result<Vec<Endpoint>, String> {
         use base64::Engine as _;
         let text = json!({"clusters": [
                 {"name": "a", "cluster": first},
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_of_the_kubeconfig_is_trusted_as_it_says() {
-        let found = endpoints(json!({"server": "https://a.test"}), &["https://b.test:6443"]).unwrap();
+        let found = endpoints(&json!({"server": "https://a.test"}), &["https://b.test:6443"]).unwrap();
         assert_eq!(found[0].tls_server_name.as_deref(), Some("inner.test"));
         assert_eq!(
             found[0].proxy_url.as_ref().map(Url::as_str),
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn any_other_has_to_prove_that_it_is_the_same_server() {
         let private = json!({"server": "https://a.test", "certificate-authority-data": "PEM"});
-        let found = endpoints(private, &["https://10.0.0.2:6443"]).unwrap();
+        let found = endpoints(&private, &["https://10.0.0.2:6443"]).unwrap();
         assert_eq!(found[0].tls_server_name.as_deref(), Some("a.test"));
         assert_eq!(found[0].certificate_authority.as_deref(), Some(PEM.as_bytes()));
         for open in [
             json!({"server": "https://a.test"}),
             json!({"server": "https://a.test", "insecure-skip-tls-verify": true}),
         ] {
-            let refused = endpoints(open, &["https://evil.test"]).unwrap_err();
+            let refused = endpoints(&open, &["https://evil.test"]).unwrap_err();
             assert!(refused.contains("https://evil.test: "), "{refused}");
         }
-        assert!(endpoints(json!({"server": "https://a.test"}), &["b.test"]).is_err());
+        assert!(endpoints(&json!({"server": "https://a.test"}), &["b.test"]).is_err());
     }
 }

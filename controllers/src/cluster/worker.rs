@@ -96,7 +96,7 @@ impl Retrying {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

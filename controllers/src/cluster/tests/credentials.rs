@@ -72,7 +72,7 @@ async fn a_credential_that_does_not_work_ends_no_connection() {
     assert_eq!(hub.event("ExecCredentialsRefused", 1).await, "Warning");
     assert!(hub.children.get("east").is_none());
 
-    hub.replace_secret(&good).await;
+    hub.replace_secret(good).await;
     hub.condition(condition::READY, "True", "Ready").await;
     assert_eq!(hub.event("Reachable", 2).await, "Normal");
     child.shut_down().await;
