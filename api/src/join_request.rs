@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Requestor","type":"string","description":"Who sent the request.","jsonPath":".spec.username"}"#,
     printcolumn = r#"{"name":"Approved","type":"string","description":"Whether the agent may have the certificate.","jsonPath":".status.conditions[?(@.type==\"Approved\")].status"}"#,
     printcolumn = r#"{"name":"Denied","type":"string","description":"Whether the agent may not, or not any more.","jsonPath":".status.conditions[?(@.type==\"Denied\")].status"}"#,
-    printcolumn = r#"{"name":"Expires","type":"date","description":"When the certificate expires, unless the agent renews it.","jsonPath":".status.expires"}"#,
+    printcolumn = r#"{"name":"Expires","type":"string","format":"date-time","description":"When the certificate expires, unless the agent renews it.","jsonPath":".status.expires"}"#,
     printcolumn = r#"{"name":"Age","type":"date","description":"How long ago the agent asked.","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]

@@ -169,7 +169,8 @@ impl Joiner {
         present
             .hub()
             .request_json(Method::PATCH, &path, "application/merge-patch+json", patch)
-            .await?;
+            .await
+            .map_err(explained)?;
         let kept = issued(present.hub(), &wanted, Some(RENEWAL)).await?;
         self.keep(kept).await
     }
@@ -238,6 +239,7 @@ fn explained(error: ChildError) -> anyhow::Error {
         ChildError::CredentialsRefused { .. } => {
             anyhow!("the hub does not accept the token: it may have expired or been revoked")
         }
-        error => error.into(),
+        // Its message has its causes in it.
+        error => anyhow!("{error}"),
     }
 }

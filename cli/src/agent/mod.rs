@@ -170,6 +170,10 @@ impl Agent {
                 ended = &mut served => {
                     match ended {
                         Ok(Ok(())) => eprintln!("the tunnel has ended"),
+                        // rustls says more of it, for programmers.
+                        Ok(Err(error)) if error.to_string().contains("close_notify") => {
+                            eprintln!("the hub has cut the tunnel");
+                        }
                         Ok(Err(error)) => eprintln!("the tunnel has ended: {error}"),
                         Err(error) => eprintln!("the tunnel has failed: {error}"),
                     }

@@ -42,7 +42,11 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
     let cluster = directory.clusters.get(&request.spec.cluster_name);
     let uid = |cluster: &ManagedCluster| cluster.metadata.uid.clone().unwrap_or_default();
     if request.has(condition::DENIED) {
-        return match now > created + DENIED && status.expires.is_none_or(|expires| now > expires.0) {
+        // As long as it is there, tokens approve nothing more for the cluster.
+        let token = cluster.and_then(|cluster| cluster.spec.connection.tunnel.as_ref());
+        let token = token.and_then(|settings| settings.bootstrap_token_expires.as_ref());
+        let of_no_use = status.expires.is_none_or(|expires| now > expires.0) && token.is_none_or(|token| now > token.0);
+        return match of_no_use && now > created + DENIED {
             true => Action::Delete("it was denied two days ago or earlier"),
             false => Action::Nothing,
         };
@@ -58,7 +62,7 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
         if now > created + PENDING {
             return Action::Delete("nobody has decided about it for a day");
         }
-        return cluster.map_or(Action::Nothing, |cluster| by_rule(cluster, request));
+        return cluster.map_or(Action::Nothing, |cluster| by_rule(directory, cluster, request));
     }
     let is_signed = status.request_hash == sha256_hex(request.spec.request.as_bytes());
     match cluster.filter(|cluster| cluster.spec.connection.mode == ConnectionMode::Tunnel && !is_signed) {
@@ -70,10 +74,18 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
 }
 
 /// The rule about requests that came with a bootstrap token.
-fn by_rule(cluster: &ManagedCluster, request: &ClusterJoinRequest) -> Action {
+fn by_rule(directory: &Directory, cluster: &ManagedCluster, request: &ClusterJoinRequest) -> Action {
     let name = &request.spec.cluster_name;
     let with_token = request.spec.username == bootstrap_user(name)
         && cluster.metadata.uid.as_deref() == Some(request.spec.uid.as_str());
+    // Somebody has thrown an agent of this cluster out; it is not to come back by its token.
+    let mut others = directory
+        .join_requests
+        .values()
+        .filter(|other| other.spec.cluster_name == *name);
+    if others.any(|other| other.has(condition::DENIED)) {
+        return Action::Nothing;
+    }
     let settings = cluster.spec.connection.tunnel.as_ref();
     if !with_token || settings.is_none_or(|settings| settings.approval != Approval::Token) {
         return Action::Nothing;
@@ -165,6 +177,30 @@ mod tests {
             });
             assert_eq!(decided(&plain, &request), None, "{forged}");
         }
+    }
+
+    #[test]
+    fn whoever_was_thrown_out_does_not_come_back_by_token() {
+        let mut directory = directory(&json!({"bootstrapTokenExpires": "2026-02-01T00:00:00Z"}), &json!({}));
+        let denied = request(|request| {
+            approved(request);
+            request["status"]["conditions"][0]["type"] = "Denied".into();
+        });
+        let late = at("2026-01-20T00:00:00Z");
+        assert_eq!(
+            decide(&directory, &denied, late),
+            Action::Nothing,
+            "kept for as long as the token counts"
+        );
+        let other = |cluster: &str| {
+            let mut other = denied.clone();
+            other.spec.cluster_name = cluster.to_owned();
+            Arc::new(other)
+        };
+        directory.join_requests.insert("other".to_owned(), other("west"));
+        assert_eq!(decided(&directory, &request(|_| {})), Some(condition::APPROVED));
+        directory.join_requests.insert("other".to_owned(), other("east"));
+        assert_eq!(decided(&directory, &request(|_| {})), None);
     }
 
     #[test]

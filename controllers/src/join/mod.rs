@@ -7,7 +7,9 @@
 //!
 //! **The rule.** A request that came with the bootstrap token of a cluster is approved for exactly that cluster, unless
 //! `spec.connection.tunnel.approval` is `Manual` or the cluster has been seen with another UID of its namespace
-//! `kube-system`: then it is denied, because another cluster asks. Everything else waits for a person (`umbra approve`).
+//! `kube-system`: then it is denied, because another cluster asks. Nor does a token approve anything for a cluster that has a
+//! request that was denied: who was thrown out does not come back by itself. Everything else waits for a person
+//! (`umbra approve`).
 //!
 //! Every replica does all of this: each write names the revision that was read, so what one has done another finds done.
 

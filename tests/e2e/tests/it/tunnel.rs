@@ -26,9 +26,10 @@ use crate::cluster_root;
 const REQUESTS: &str = "/apis/umbra.dev/v1alpha1/clusterjoinrequests";
 
 /// A hub of its own, because placements and copies of other tests are for all clusters, and a cluster that joins by tunnel.
-struct Tunnelled<'a> {
+#[derive(Debug)]
+pub(crate) struct Tunnelled<'a> {
     programs: &'a Programs,
-    hub: Hub,
+    pub(crate) hub: Hub,
     cluster: &'a Cluster,
     folder: PathBuf,
     kubeconfig: PathBuf,
@@ -36,7 +37,7 @@ struct Tunnelled<'a> {
 
 impl<'a> Tunnelled<'a> {
     /// Registers `guest` and applies its manifest.
-    fn start(world: &'a World, cluster: &'a Cluster) -> Self {
+    pub(crate) fn start(world: &'a World, cluster: &'a Cluster) -> Self {
         let hub = Hub::start(world.programs, &[]);
         let folder = environment::folder("agent");
         let kubeconfig = hub.kubeconfig();
@@ -106,7 +107,7 @@ impl<'a> Tunnelled<'a> {
     }
 
     /// An agent as the manifest runs it.
-    fn agent(&self) -> Process {
+    pub(crate) fn agent(&self) -> Process {
         let state = ["--state-secret", "umbra-agent/umbra-agent-identity"];
         self.agent_of("guest", &self.kubeconfig, state)
     }
@@ -175,6 +176,15 @@ impl<'a> Tunnelled<'a> {
     }
 }
 
+/// Waits until an agent says something.
+#[track_caller]
+fn says(agent: &Process, text: &str) {
+    wait::until(text, wait::DEADLINE, || {
+        let said = agent.output();
+        if said.contains(text) { Ok(()) } else { Err(said) }
+    });
+}
+
 fn decoded(base64: &str) -> String {
     use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(base64.trim());
@@ -238,7 +248,7 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
 
     // Two agents; one is killed while a log is followed through whichever.
     let mut second = tunnelled.agent();
-    second.wait_for("connected", |output| output.contains("connected to the hub"));
+    says(&second, "connected to the hub");
     agent.signal(Signal::KILL);
     agent.wait(wait::DEADLINE);
     let taken_over = tunnelled.serves("the other agent serves");
@@ -338,7 +348,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     let state = environment::folder("stranger");
     let stranger_state = ["--state-dir", &state.to_string_lossy()];
     let mut stranger = tunnelled.agent_of("guest", &north, stranger_state);
-    stranger.wait_for("denied", |output| output.contains("has denied"));
+    says(&stranger, "has denied");
     stranger.stop();
     refused.set(refused.get() + 1);
 
