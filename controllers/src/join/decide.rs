@@ -41,6 +41,10 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
     let status = request.status.clone().unwrap_or_default();
     let cluster = directory.clusters.get(&request.spec.cluster_name);
     let uid = |cluster: &ManagedCluster| cluster.metadata.uid.clone().unwrap_or_default();
+    let owner = &status.managed_cluster_uid;
+    if !owner.is_empty() && cluster.map(|cluster| uid(cluster)).as_ref() != Some(owner) {
+        return Action::Delete("its ManagedCluster is gone");
+    }
     if request.has(condition::DENIED) {
         // As long as it is there, tokens approve nothing more for the cluster.
         let token = cluster.and_then(|cluster| cluster.spec.connection.tunnel.as_ref());
@@ -50,10 +54,6 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
             true => Action::Delete("it was denied two days ago or earlier"),
             false => Action::Nothing,
         };
-    }
-    let owner = &status.managed_cluster_uid;
-    if !owner.is_empty() && cluster.map(|cluster| uid(cluster)).as_ref() != Some(owner) {
-        return Action::Delete("its ManagedCluster is gone");
     }
     if status.expires.as_ref().is_some_and(|expires| now > expires.0 + EXPIRED) {
         return Action::Delete("its certificate has expired");
@@ -241,9 +241,13 @@ mod tests {
         assert!(matches!(decide(&manual, &request(|_| {}), late), Action::Delete(_)));
         let another = request(|request| {
             approved(request);
+            request["status"]["conditions"][0]["type"] = "Denied".into();
             request["status"]["managedClusterUID"] = "m0".into();
         });
-        assert!(matches!(decide(&manual, &another, late), Action::Delete(_)));
+        assert!(matches!(
+            decide(&manual, &another, at("2026-01-01T01:00:00Z")),
+            Action::Delete(_)
+        ));
         let expired = request(|request| {
             approved(request);
             request["status"]["managedClusterUID"] = "m1".into();

@@ -456,6 +456,10 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
             .arg(spare.kubeconfig());
         Process::start_logged(command, &environment::folder("agent-log").join("agent.log"))
     };
+    // The hub's administrator is nobody in the cluster before.
+    spare
+        .kubectl()
+        .ok("create clusterrolebinding far --clusterrole=cluster-admin --user=kubernetes-admin");
     let through = |replica: usize| {
         aggregated.lead_to(Some(replica));
         let root = aggregated.root().server(&aggregated.root_url("managedclusters", "far"));
@@ -493,6 +497,7 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
     aggregated.lead_to(None);
     run(&["leave", "far", "--hub-kubeconfig", &administrator]);
     spare.kubectl().ok("delete namespace far --timeout=90s");
+    spare.kubectl().ok("delete clusterrolebinding far");
     item.pass(&format!(
         "both ways; {:.1} s after kill -9 of the one with the tunnel",
         moved.as_secs_f64()
