@@ -18,11 +18,14 @@ mod join;
 mod kubeconfig;
 mod manifests;
 mod proxying;
+mod repertoire;
 mod specs;
 mod storage;
 mod streams;
 mod tenant;
+mod tunnel;
 mod view;
+mod ways;
 mod write;
 
 use umbra_e2e::kubectl::Kubectl;

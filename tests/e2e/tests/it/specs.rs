@@ -1,9 +1,12 @@
-//! Kubernetes' own end-to-end specs: what passes against a child passes through its root.
+//! Kubernetes' own end-to-end specs: what passes against a child passes through its root, also behind a tunnel.
+
+use std::collections::BTreeMap;
 
 use umbra_e2e::specs;
-use umbra_e2e::user::Proof;
 use umbra_e2e::world::World;
 use umbra_show::Item;
+
+use crate::ways::{CONTEXTS, Ways};
 
 /// Which specs run: a regular expression. `.` in the long form.
 const VARIABLE: &str = "CHILDREN_SPECS";
@@ -13,37 +16,42 @@ const SHORT: &str = "Watchers should (be able|receive)|Servers with support for 
 #[test]
 fn what_passes_against_a_child_passes_through_its_root() {
     let Some(world) = World::shared() else { return };
-    let item = Item::open("children.specs");
+    let items = [Item::open("children.specs"), Item::open("children.specs.tunnel")];
+    let spare = World::spare();
+    let ways = Ways::start(&world, &spare);
     // The suite makes roles and finds what is in every namespace.
-    let user = world.user(Proof::Certificate, "specs", &[]);
-    user.let_in(&world);
-    let there = format!("--user={}", user.name_on_children);
-    world.children[0].kubectl().ok([
-        "create",
-        "clusterrolebinding",
-        "specs",
-        "--clusterrole=cluster-admin",
-        &there,
-    ]);
-
+    let kubeconfig = ways.kubeconfig("specs");
     let focus = std::env::var(VARIABLE).unwrap_or_else(|_| SHORT.to_owned());
-    let run = |context| specs::run(world.programs, user.kubectl.kubeconfig(), context, &focus);
-    let (direct, through) = (run("north-direct"), run("north"));
-    let passed: Vec<&String> = direct
+    let [direct, root, tunnel] = CONTEXTS.map(|context| specs::run(world.programs, &kubeconfig, context, &focus));
+    let passed: Vec<&str> = direct
         .iter()
         .filter(|(_, state)| *state == "passed")
-        .map(|(name, _)| name)
+        .map(|(name, _)| name.as_str())
         .collect();
     assert!(passed.len() > 5, "{direct:#?}");
-    let worse: Vec<_> = passed
+    let worse = [&root, &tunnel].map(|through| worse(&passed, through));
+    let all_pass = worse.iter().all(Vec::is_empty);
+    for (item, worse) in std::iter::zip(items, &worse) {
+        let figure = format!(
+            "{} of {} pass directly, {} of them not so",
+            passed.len(),
+            direct.len(),
+            worse.len()
+        );
+        item.measure(&figure, worse.is_empty());
+    }
+    ways.end();
+    assert!(
+        all_pass,
+        "passed directly, and not through the root, or the tunnel: {worse:#?}"
+    );
+}
+
+/// What passed directly and did not through a hub, and how it ended there.
+fn worse<'a>(passed: &[&'a str], through: &'a BTreeMap<String, String>) -> Vec<(&'a str, Option<&'a str>)> {
+    passed
         .iter()
-        .map(|name| (name, through.get(*name)))
-        .filter(|(_, state)| state.is_none_or(|state| state != "passed"))
-        .collect();
-    assert!(worse.is_empty(), "passed directly, and through the root: {worse:#?}");
-    item.pass(&format!(
-        "{} of {} pass directly, and the same through the root",
-        passed.len(),
-        direct.len()
-    ));
+        .map(|name| (*name, through.get(*name).map(String::as_str)))
+        .filter(|(_, state)| *state != Some("passed"))
+        .collect()
 }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 
 use umbra_e2e::environment;
 use umbra_e2e::kubectl::Kubectl;
+use umbra_e2e::process::Process;
 use umbra_e2e::wait;
 
 /// What streams are carried over.
@@ -76,13 +77,7 @@ pub(crate) fn copy(kubectl: &Kubectl, pod: &str) {
 #[track_caller]
 pub(crate) fn forward(kubectl: &Kubectl, to: &str) {
     let mut forward = kubectl.start(["port-forward", to, ":80"]);
-    let line = forward.wait_for("the port", |text| text.contains("Forwarding from 127.0.0.1:"));
-    let port: u16 = line
-        .split("127.0.0.1:")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next())
-        .and_then(|port| port.parse().ok())
-        .unwrap_or_else(|| panic!("no port in {line}"));
+    let port = forwarded_port(&mut forward);
     let answer = wait::until("an answer", wait::DEADLINE, || {
         let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
         let request = b"GET /here HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n";
@@ -100,4 +95,15 @@ pub(crate) fn forward(kubectl: &Kubectl, to: &str) {
         "{answer}"
     );
     forward.stop();
+}
+
+/// The port of this machine that `kubectl port-forward` listens on.
+#[track_caller]
+pub(crate) fn forwarded_port(forward: &mut Process) -> u16 {
+    let line = forward.wait_for("the port", |text| text.contains("Forwarding from 127.0.0.1:"));
+    line.split("127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|port| port.parse().ok())
+        .unwrap_or_else(|| panic!("no port in {line}"))
 }
