@@ -13,6 +13,7 @@ mod encryption;
 mod errors;
 mod etcd;
 mod fleet;
+mod hub_rbac;
 mod informer;
 mod join;
 mod kubeconfig;
