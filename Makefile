@@ -104,7 +104,7 @@ show-aggregated: build kube ## show every item of a hub behind a kube-apiserver:
 	mkdir -p $(RESULTS) $(TARGET)/tmp
 	rm -f $(RESULTS)/aggregated.tsv $(RESULTS)/aggregated-all.tsv
 	$(E2E_ENVIRONMENT) E2E_HUB=aggregated AGGREGATED_WATCH_SECONDS=100 AGGREGATED_CONTROLLERS_SECONDS=600 SHOW_RESULTS=$(RESULTS)/aggregated-all.tsv \
-		$(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) -- aggregated:: manifests:: informer:: controllers:: kubeconfig:: doctor:: $(EITHER_FORM) \
+		$(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) -- aggregated:: manifests:: informer:: controllers:: kubeconfig:: doctor:: hub_rbac:: $(EITHER_FORM) \
 		> $(RESULTS)/aggregated.log 2>&1 || echo 'Some tests failed; what they say is in $(RESULTS)/aggregated.log'
 	@touch $(RESULTS)/aggregated-all.tsv
 	@sed '/^aggregated\./!s/^/aggregated.main./' $(RESULTS)/aggregated-all.tsv > $(RESULTS)/aggregated.tsv
