@@ -181,7 +181,10 @@ impl Arrival {
             received: Timestamp::now(),
             source_ips: audit::source_ips(
                 request.headers(),
-                request.extensions().get::<Connection>().map(|connection| connection.peer),
+                request
+                    .extensions()
+                    .get::<Connection>()
+                    .map(|connection| connection.peer),
             ),
             authenticated: OnceLock::new(),
             user: OnceLock::new(),
@@ -255,7 +258,9 @@ impl ApiServer {
         // Filled when the answer begins, and dropped when both the answer and the session it opens have ended.
         let pending = Arc::new(OnceLock::new());
         if self.audit().is_some() && request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(HeldBySession(Arc::clone(&pending) as _));
+            request
+                .extensions_mut()
+                .insert(HeldBySession(Arc::clone(&pending) as _));
         }
         let served = AssertUnwindSafe(self.filtered(&arrival, &mut permit, request));
         let (response, failed, panicked) = match served.catch_unwind().await {
@@ -350,7 +355,10 @@ impl ApiServer {
         *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
         // Under which the other side writes it down, too.
         request.headers_mut().insert(AUDIT_ID, arrival.audit_id.clone());
-        let peer = request.extensions().get::<Connection>().map(|connection| connection.peer);
+        let peer = request
+            .extensions()
+            .get::<Connection>()
+            .map(|connection| connection.peer);
         if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_canonical().to_string()).ok()) {
             request.headers_mut().append(FORWARDED_FOR, peer);
         }

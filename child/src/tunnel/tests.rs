@@ -1,4 +1,5 @@
 //! A hub and agents over pipes in memory; behind the agents a real server with TLS.
+#![expect(clippy::disallowed_methods, reason = "what a test spawns ends with its runtime")]
 
 use std::{future::pending, io, time::Duration};
 

@@ -44,18 +44,17 @@ impl MirrorState for Records {
 #[derive(Debug, Default)]
 pub(super) struct Seen(BTreeMap<String, (Revision, Instant)>);
 
+/// Replicas that live: the addresses of those that have tunnels of a cluster.
+pub(super) type Addresses = BTreeMap<Arc<str>, Vec<String>>;
+/// Replicas that are gone: their identities, with the revisions of their records.
+pub(super) type Gone = Vec<(String, Revision)>;
+
 impl Seen {
     /// Takes note of the records as they are `now`. Gives the addresses of the living replicas other than `own` for each
     /// cluster, and the identities of those that are gone, with the revisions by which they are.
-    pub(super) fn look(
-        &mut self,
-        records: &Records,
-        own: &str,
-        now: Instant,
-        timing: Timing,
-    ) -> (BTreeMap<Arc<str>, Vec<String>>, Vec<(String, Revision)>) {
+    pub(super) fn look(&mut self, records: &Records, own: &str, now: Instant, timing: Timing) -> (Addresses, Gone) {
         self.0.retain(|identity, _| records.0.contains_key(identity));
-        let mut addresses: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
+        let mut addresses = Addresses::new();
         let mut gone = Vec::new();
         for (identity, (record, revision)) in records.0.iter().filter(|(identity, _)| *identity != own) {
             let seen = self.0.entry(identity.clone()).or_insert((*revision, now));
@@ -90,7 +89,7 @@ mod tests {
         records.put("a", &value("a:1"), Revision(1));
         records.put("b", &value("b:1"), Revision(2));
         records.put("c", &Bytes::from_static(b"{"), Revision(3));
-        let east = |addresses: &BTreeMap<Arc<str>, Vec<String>>| addresses.get("east").cloned().unwrap_or_default();
+        let east = |addresses: &Addresses| addresses.get("east").cloned().unwrap_or_default();
         let (addresses, gone) = seen.look(&records, "b", start, timing);
         assert_eq!((east(&addresses), gone.len()), (vec!["a:1".to_owned()], 0));
         // Just before the end of its time it says something again.

@@ -1,4 +1,5 @@
 //! Load: clients that each send one request after another on a connection of their own, and time them.
+#![expect(clippy::disallowed_methods, reason = "what a load spawns ends with its runtime")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

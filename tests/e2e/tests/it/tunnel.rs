@@ -161,7 +161,7 @@ impl<'a> Tunnelled<'a> {
     }
 
     /// kubectl on the hub as somebody with this credential.
-    fn kubectl_as(&self, name: &str, credential: Credential) -> Kubectl {
+    fn kubectl_as(&self, name: &str, credential: &Credential) -> Kubectl {
         let authority = identity::authority(self.hub.folder());
         let path = identity::write_kubeconfig(
             &self.folder.join(name),
@@ -169,7 +169,7 @@ impl<'a> Tunnelled<'a> {
                 name,
                 server: self.hub.url(),
                 authority_pem: authority.certificate_pem(),
-                credential: &credential,
+                credential,
             }],
         );
         Kubectl::new(self.programs, &path)
@@ -264,7 +264,7 @@ fn a_cluster_behind_a_tunnel_is_like_any_other() {
         &format!("{:.2} s, with the start of kubectl", cut.as_secs_f64()),
         cut < Duration::from_secs(1),
     );
-    let old = tunnelled.kubectl_as("old", Credential::Certificate(certificate));
+    let old = tunnelled.kubectl_as("old", &Credential::Certificate(certificate));
     let path = "get --raw /apis/umbra.dev/v1alpha1/managedclusters/guest/tunnel";
     assert!(old.fails(path).contains("is not approved"), "{}", old.fails(path));
     second.stop();
@@ -305,7 +305,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     let create = ["create", "--raw", REQUESTS, "-f", "-"];
 
     // With the token: another cluster, another name in the request, anything else.
-    let bearer = tunnelled.kubectl_as("bearer", Credential::Token(tunnelled.token()));
+    let bearer = tunnelled.kubectl_as("bearer", &Credential::Token(tunnelled.token()));
     refuse(
         bearer.run_with(&request("a", "other", "umbra:agent:other"), create),
         "not for cluster other",
@@ -329,7 +329,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     let inside = format!("/apis/umbra.dev/v1alpha1/{}", "managedclusters/guest/proxy/api");
     refuse(bearer.run(["get", "--raw", &inside]), "orbidden");
     let forged = tunnelled.token().replace("guest", "other");
-    let forger = tunnelled.kubectl_as("forger", Credential::Token(forged));
+    let forger = tunnelled.kubectl_as("forger", &Credential::Token(forged));
     refuse(
         forger.run_with(&request("a", "other", "umbra:agent:other"), create),
         "nauthorized",
@@ -354,7 +354,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
 
     // With the certificate of the agent: everything but its own tunnel.
     let certificate = tunnelled.certificate();
-    let own = tunnelled.kubectl_as("agent-certificate", Credential::Certificate(certificate));
+    let own = tunnelled.kubectl_as("agent-certificate", &Credential::Certificate(certificate));
     for path in [
         "/apis/umbra.dev/v1alpha1/managedclusters/other/tunnel",
         "/apis/umbra.dev/v1alpha1/managedclusters/guest/proxy/api",
@@ -385,14 +385,14 @@ fn an_agent_is_nobody_but_its_own_cluster() {
         .issue_client(&subject, Duration::from_secs(600))
         .expect("a certificate");
     let tunnel = "/apis/umbra.dev/v1alpha1/managedclusters/guest/tunnel";
-    let impostor = tunnelled.kubectl_as("impostor", Credential::Certificate(made_up));
+    let impostor = tunnelled.kubectl_as("impostor", &Credential::Certificate(made_up));
     refuse(impostor.run(["get", "--raw", tunnel]), "nauthorized");
     // Even of the agents' own authority, where it is for no request that was approved.
     let agents = CertificateAuthority::load(&hub.folder().join("agents")).expect("the agents' authority");
     let unknown = agents
         .issue_client(&subject, Duration::from_secs(600))
         .expect("a certificate");
-    let unknown = tunnelled.kubectl_as("unknown", Credential::Certificate(unknown));
+    let unknown = tunnelled.kubectl_as("unknown", &Credential::Certificate(unknown));
     refuse(unknown.run(["get", "--raw", tunnel]), "earlier ManagedCluster");
     let masters = ClientSubject {
         groups: vec!["system:masters".to_owned()],
@@ -401,7 +401,7 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     let masters = agents
         .issue_client(&masters, Duration::from_secs(600))
         .expect("a certificate");
-    let masters = tunnelled.kubectl_as("masters", Credential::Certificate(masters));
+    let masters = tunnelled.kubectl_as("masters", &Credential::Certificate(masters));
     refuse(masters.run(["get", "--raw", "/api"]), "nauthorized");
 
     drop(agent);
