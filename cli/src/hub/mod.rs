@@ -2,8 +2,8 @@
 //!
 //! This is the only place that knows all parts; none of them knows it.
 
-mod audit;
 pub(crate) mod agents;
+mod audit;
 pub(crate) mod base;
 mod fleets;
 mod storage;
