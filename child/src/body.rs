@@ -1,7 +1,14 @@
 //! The one type of body that crosses this crate's boundary.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// What can go wrong while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,6 +34,52 @@ pub fn empty() -> Body {
 /// A body of these bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     boxed(Full::new(bytes.into()))
+}
+
+/// A body that breaks off where it has nothing to give at `deadline`. What comes faster than it is read goes on: whoever reads
+/// slowly waits for nobody.
+///
+/// kube-apiserver aborts a request that is not long-running at its deadline, also when the answer has begun
+/// (`k8s.io/apiserver/pkg/server/filters/timeout.go`).
+#[must_use]
+pub fn ending_by(body: Body, deadline: Instant) -> Body {
+    if http_body::Body::is_end_stream(&body) {
+        return body;
+    }
+    let deadline = Box::pin(sleep_until(deadline));
+    EndingBy { body, deadline }.boxed_unsync()
+}
+
+struct EndingBy {
+    body: Body,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl http_body::Body for EndingBy {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        ready!(self.deadline.as_mut().poll(context));
+        // What comes of the child's connection after this is of no use to anybody.
+        self.body = empty();
+        let late = "the deadline of the request has passed before its response was complete";
+        Poll::Ready(Some(Err(late.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Reads a body to its end; `None` when it is longer than `limit` bytes.
@@ -56,4 +109,62 @@ where
         }
     }
     Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body of what is sent.
+    struct Sent(mpsc::Receiver<&'static str>);
+
+    impl http_body::Body for Sent {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.0
+                .poll_recv(context)
+                .map(|text| text.map(|text| Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
+        }
+    }
+
+    fn sent() -> (mpsc::Sender<&'static str>, Body) {
+        let (sender, receiver) = mpsc::channel(8);
+        (sender, boxed(Sent(receiver)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_go_on_breaks_off_at_its_deadline() {
+        let (sender, body) = sent();
+        sender.send("begin").await.unwrap();
+        let began = Instant::now();
+        let deadline = Duration::from_secs(3);
+        let mut body = ending_by(body, began + deadline);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "begin");
+        let broken = body.frame().await.unwrap().unwrap_err();
+        assert!(broken.to_string().contains("deadline"), "{broken}");
+        assert_eq!(began.elapsed(), deadline);
+        assert!(body.frame().await.is_none());
+        assert!(sender.is_closed(), "nobody reads on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_can_be_read_for_as_long_as_one_likes() {
+        let (sender, body) = sent();
+        let mut body = ending_by(body, Instant::now() + Duration::from_secs(3));
+        sender.send("one").await.unwrap();
+        sender.send("two").await.unwrap();
+        drop(sender);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(collect(&mut body, 100).await.unwrap().unwrap(), "onetwo");
+        assert!(http_body::Body::is_end_stream(&ending_by(empty(), Instant::now())));
+    }
 }

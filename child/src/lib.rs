@@ -40,7 +40,7 @@ mod testing;
 mod tests;
 
 pub use self::{
-    body::{Body, BodyError, boxed, collect, empty, full},
+    body::{Body, BodyError, boxed, collect, empty, ending_by, full},
     config::{ChildConfig, Endpoint, Limits, redacted},
     connection::{Child, Lane, RequestDeadline},
     credentials::{Authorization, ClientCertificate, Credentials, CredentialsConfig, Expiry, Secret},

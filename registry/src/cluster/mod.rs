@@ -20,7 +20,7 @@ use umbra_apimachinery::request::RequestInfo;
 use umbra_apimachinery::status::Status;
 use umbra_child::proxy::{self, ProxyOptions};
 use umbra_child::upgrade;
-use umbra_child::{Children, RequestDeadline};
+use umbra_child::{Children, RequestDeadline, ending_by};
 
 use self::documents::Document;
 use crate::child_errors::{child_status, no_such_cluster, not_connected, read_only, unreachable};
@@ -99,7 +99,8 @@ impl Forward for ClusterRoot {
         let options = ProxyOptions {
             prefix: context.prefix.to_string(),
         };
-        if !lasts(&context.info) {
+        let lasts = lasts(&context.info);
+        if !lasts {
             // Earlier than the deadline of the whole request by a fiftieth, so that the error names the cluster.
             let left = context.deadline.saturating_duration_since(Instant::now());
             request.extensions_mut().insert(RequestDeadline(left.mul_f64(0.98)));
@@ -107,6 +108,8 @@ impl Forward for ClusterRoot {
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
             .map_err(|error| said_to_discovery(context, child_status(&error)))?;
+        // Neither does a child that has begun to answer keep anybody beyond the deadline.
+        let response = response.map(|body| if lasts { body } else { ending_by(body, context.deadline) });
         match document {
             Some(document) => document.rewrite(response, &context.prefix, &server, &self.name).await,
             None => Ok(response),
