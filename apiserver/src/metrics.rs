@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -46,6 +47,23 @@ struct DurationLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     request_kind: &'static str,
+}
+
+/// The tasks of the runtime that answers the question, as `go_goroutines` of other API servers: what grows and does not shrink
+/// again has a leak.
+#[derive(Debug)]
+struct RuntimeTasks;
+
+impl Collector for RuntimeTasks {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return Ok(());
+        };
+        let tasks = i64::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
+        let tasks = ConstGauge::new(tasks);
+        let help = "Tasks that have been started and have not ended";
+        tasks.encode(encoder.encode_descriptor("runtime_tasks", help, None, tasks.metric_type())?)
+    }
 }
 
 /// The metrics of the HTTP front. Clones share them.
@@ -101,6 +119,7 @@ impl Metrics {
             registry.register("apiserver_current_requests", "Requests being served", in_flight.clone());
             let help = "Watches that ended because their clients stopped reading";
             registry.register("apiserver_stalled_watches", help, stalled.clone());
+            registry.register_collector(Box::new(RuntimeTasks));
         }
         Self {
             registry,
