@@ -98,7 +98,11 @@ impl SharedAuthority {
         let replaced = secrets.replace(purpose.secret, &PostParams::default(), &secret).await;
         let renewed = unless_conflict(replaced).context("it cannot be renewed")?;
         if renewed.is_some() {
-            tracing::info!(secret = purpose.secret, "the authority of {} has been renewed", purpose.of);
+            tracing::info!(
+                secret = purpose.secret,
+                "the authority of {} has been renewed",
+                purpose.of
+            );
         }
         Ok(renewed.map(|_| shared))
     }

@@ -34,8 +34,8 @@ use umbra_controllers::lease::{Leases, Membership, Timing};
 use umbra_registry::hub::aggregated::{self, AggregatedDependencies};
 use umbra_registry::hub::roots::Fleets;
 
-use crate::hub::{self, HubStore};
 use crate::hub::base::{Base, CONTROLLERS, Controllers, Shared, version};
+use crate::hub::{self, HubStore};
 pub(crate) use flags::ServeArguments;
 use plan::Plan;
 
