@@ -110,18 +110,19 @@ show-aggregated: build kube ## show every item of a hub behind a kube-apiserver:
 	@sed '/^aggregated\./!s/^/aggregated.main./' $(RESULTS)/aggregated-all.tsv > $(RESULTS)/aggregated.tsv
 	@tests/show/table.sh tests/show/aggregated.tsv $(RESULTS)/aggregated.tsv
 
-# What `make test` keeps short: a log is followed for 3 minutes, a watch lives 10, and all specs run that can pass at all.
-CHILDREN_LONG := REPERTOIRE_LOG_SECONDS=180 REPERTOIRE_WATCH_SECONDS=600 CHILDREN_SPECS=.
+# What `make test` keeps short: a log is followed for 3 minutes, a watch lives 10, and all specs run that are
+# about API servers and their clients.
+CHILDREN_LONG := REPERTOIRE_LOG_SECONDS=180 REPERTOIRE_WATCH_SECONDS=600 CHILDREN_SPECS='\[sig-(api-machinery|auth|cli)\]'
 
 # Tests of crates are chosen by their modules, end-to-end tests by theirs.
 show-children: build kube ## show every item of reaching the children: what, figure, bound, pass or short
 	mkdir -p $(RESULTS) $(TARGET)/tmp
 	rm -f $(RESULTS)/children.tsv $(RESULTS)/children.log
 	SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --lib --profile $(PROFILE) \
-		-- attacks:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: \
+		-- attacks:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: body:: \
 		>> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
 	$(E2E_ENVIRONMENT) $(CHILDREN_LONG) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
-		-- proxying:: tunnel:: join:: repertoire:: specs:: >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
+		-- proxying:: tunnel:: join:: repertoire:: specs:: faults:: >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
 	@grep -E '^SKIPPED' $(RESULTS)/children.log || true
 	@tests/show/table.sh tests/show/children.tsv $(RESULTS)/children.tsv
 

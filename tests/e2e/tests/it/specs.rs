@@ -8,7 +8,8 @@ use umbra_show::Item;
 
 use crate::ways::{CONTEXTS, Ways};
 
-/// Which specs run: a regular expression. `.` in the long form.
+/// Which specs run: a regular expression. In the long form `\[sig-(api-machinery|auth|cli)\]`: the others want nodes, networks and
+/// volumes.
 const VARIABLE: &str = "CHILDREN_SPECS";
 /// Of each sort some that take seconds: watches, selectors, custom resources, tables, and kubectl.
 const SHORT: &str = "Watchers should (be able|receive)|Servers with support for Table|server-side dry-run|Kubectl (api-versions|diff|patch|label)";
