@@ -111,8 +111,9 @@ show-aggregated: build kube ## show every item of a hub behind a kube-apiserver:
 	@tests/show/table.sh tests/show/aggregated.tsv $(RESULTS)/aggregated.tsv
 
 # What `make test` keeps short: a log is followed for 3 minutes, a watch lives 10, and all specs run that are
-# about API servers and their clients.
-CHILDREN_LONG := REPERTOIRE_LOG_SECONDS=180 REPERTOIRE_WATCH_SECONDS=600 CHILDREN_SPECS='\[sig-(api-machinery|auth|cli)\]'
+# about API servers and their clients; an agent is killed 20 times, and faults come and go 1,000 times.
+CHILDREN_LONG := REPERTOIRE_LOG_SECONDS=180 REPERTOIRE_WATCH_SECONDS=600 CHILDREN_SPECS='\[sig-(api-machinery|auth|cli)\]' \
+	UMBRA_TUNNEL_RESTARTS=20 FAULTS_CYCLES=1000
 
 # Tests of crates are chosen by their modules, end-to-end tests by theirs.
 show-children: build kube ## show every item of reaching the children: what, figure, bound, pass or short

@@ -19,19 +19,17 @@ pub struct Answer {
     pub text: String,
 }
 
-/// Sends one HTTP/1.1 request to 127.0.0.1 and reads the answer to its end.
+/// A TLS connection to 127.0.0.1, which gives up reading after 30 s.
 ///
 /// # Panics
-/// Where there is no answer within 30 s.
+/// Where nobody listens. What is wrong with the certificates shows with the first bytes.
 #[must_use]
 #[track_caller]
-pub fn request(
+pub fn connect(
     port: u16,
     authority_pem: &str,
     certificate: Option<&IssuedCertificate>,
-    method_and_path: &str,
-    headers: &[(&str, &str)],
-) -> Answer {
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(authority_pem.as_bytes()).expect("an authority"))
@@ -57,7 +55,23 @@ pub fn request(
     socket
         .set_read_timeout(Some(Duration::from_secs(30)))
         .expect("a timeout above zero");
-    let mut stream = StreamOwned::new(connection, socket);
+    StreamOwned::new(connection, socket)
+}
+
+/// Sends one HTTP/1.1 request to 127.0.0.1 and reads the answer to its end.
+///
+/// # Panics
+/// Where there is no answer within 30 s.
+#[must_use]
+#[track_caller]
+pub fn request(
+    port: u16,
+    authority_pem: &str,
+    certificate: Option<&IssuedCertificate>,
+    method_and_path: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
+    let mut stream = connect(port, authority_pem, certificate);
     let mut head = format!("{method_and_path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));

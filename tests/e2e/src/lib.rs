@@ -22,6 +22,7 @@ pub mod any_hub;
 pub mod cluster;
 pub mod cluster_log;
 pub mod environment;
+pub mod faults;
 mod front;
 pub mod http;
 pub mod hub;

@@ -12,6 +12,7 @@ mod doctor;
 mod encryption;
 mod errors;
 mod etcd;
+mod faults;
 mod fleet;
 mod hub_rbac;
 mod informer;
