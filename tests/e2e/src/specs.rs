@@ -31,7 +31,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "mounts volumes",
     ),
     (r"persistent volume claim", "provisions volumes"),
-    (r"type check", "waits for a controller that does not run"),
+    (
+        r"type check|apply changes to a resourcequota status|create services for rc",
+        "waits for a controller that does not run",
+    ),
 ];
 
 /// Runs the specs whose names `focus` matches, a regular expression, and says how each that ran ended: `passed`, `failed`, or
