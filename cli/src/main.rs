@@ -4,6 +4,7 @@ mod agent;
 mod approve;
 mod backup;
 mod doctor;
+mod duration;
 mod hub;
 mod join;
 mod kubeconfig;

@@ -78,8 +78,10 @@ impl std::fmt::Debug for Tunnel {
 /// How a tunnel is to end, and whether the hub wants it to.
 #[derive(Debug, Clone, Default)]
 pub struct Ending {
-    /// Cancelled to end it: the hub opens no more streams, and what is under way has [`GRACE`].
+    /// Cancelled to end it: the hub opens no more streams, and the tunnel ends when nothing is under way any more.
     pub stop: CancellationToken,
+    /// Cancelled beside `stop` where that must not take long: what is under way has [`GRACE`].
+    pub hurry: CancellationToken,
     /// Is cancelled when the hub wants the agent to have another tunnel, because it goes.
     pub unwanted: CancellationToken,
 }
@@ -128,8 +130,8 @@ pub async fn request(hub: &Child, cluster: &str) -> Result<Tunnel, TunnelError> 
     })
 }
 
-/// Serves a tunnel: what comes through it goes to `child`, the agent's own cluster. Ends when the connection does, or some
-/// time after [`Ending::stop`]; dropping the future cuts everything.
+/// Serves a tunnel: what comes through it goes to `child`, the agent's own cluster. Ends when the connection does, or as
+/// `ending` says; dropping the future cuts everything.
 ///
 /// # Errors
 /// Where the connection breaks or the hub is silent.
@@ -158,7 +160,14 @@ pub async fn serve(tunnel: Tunnel, child: &Child, ending: &Ending) -> io::Result
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        let _ = timeout(GRACE, ended).await;
+        let late = async {
+            ending.hurry.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            () = ended => {}
+            () = late => {}
+        }
     };
     let ended = tokio::select! {
         ended = mux::accept_streams(io, sender) => ended,

@@ -78,20 +78,19 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Identity {
-    /// The identity of a certificate, with which `hub` is reached. It is to be renewed after two thirds of its time, a tenth
-    /// more or less, so that agents do not come together.
+    /// The identity of a certificate, with which `hub` is reached. It is to be renewed after two thirds of the time it has left, a
+    /// tenth more or less, so that agents do not come together. Not of its whole time, which begins before it was issued, for the
+    /// sake of clocks that are late.
     ///
     /// # Errors
     /// Where the certificate cannot be read.
     pub(super) fn new(kept: Kept, hub: Child) -> Result<Self> {
-        let (from, until) = validity_of_pem(&kept.certificate).context("the certificate of the hub cannot be read")?;
-        let lifetime = (until - from) as f64;
-        let renewal = from as f64 + lifetime * rand::rng().random_range(0.6..0.73);
-        let left = (renewal - Timestamp::now().as_second() as f64).max(0.0);
+        let (_, until) = validity_of_pem(&kept.certificate).context("the certificate of the hub cannot be read")?;
+        let left = until.saturating_sub(Timestamp::now().as_second()).max(0) as f64;
         Ok(Self {
             kept,
             hub,
-            renew_at: Instant::now() + Duration::from_secs_f64(left),
+            renew_at: Instant::now() + Duration::from_secs_f64(left * rand::rng().random_range(0.6..0.73)),
         })
     }
 

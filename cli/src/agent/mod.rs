@@ -158,7 +158,11 @@ impl Agent {
 
     /// Serves one tunnel, in a task that outlives this, until there is something else to do.
     async fn serve(&mut self, tunnel: agent::Tunnel, identity: Identity) -> (Next, Identity) {
-        let ending = Ending::default();
+        // An exec may outlive the tunnel's certificate's renewal, but not the agent.
+        let ending = Ending {
+            hurry: self.stop.child_token(),
+            ..Ending::default()
+        };
         let (own, own_ending) = (self.own.clone(), ending.clone());
         let mut served = self
             .tasks

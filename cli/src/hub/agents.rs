@@ -4,12 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use umbra_auth::certificates::CertificateAuthority;
 use umbra_controllers::join::JoinController;
 use umbra_registry::hub::agents::{AgentAuthenticator, AgentAuthority, Agents};
 
 use super::base::{Base, Shared};
+use crate::duration::duration;
 use crate::up::data_dir::DataDir;
+
+/// What agents of tunnels get.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Tunnels")]
+pub(crate) struct TunnelArguments {
+    /// How long the certificate of an agent lasts. It is renewed after some two thirds of that time; an agent that has been away
+    /// for longer joins again.
+    #[arg(
+        long,
+        env = "UMBRA_AGENT_CERTIFICATE_LIFETIME",
+        default_value = "24h",
+        value_name = "DURATION",
+        value_parser = lifetime
+    )]
+    pub(crate) agent_certificate_lifetime: Duration,
+}
+
+/// Less would be spent on renewing.
+const SHORTEST: Duration = Duration::from_secs(30);
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime < SHORTEST {
+        return Err(format!("it has to be {} s or more", SHORTEST.as_secs()));
+    }
+    Ok(lifetime)
+}
 
 /// How long the authority of a standalone hub lasts: as long as its other one.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

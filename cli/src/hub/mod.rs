@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_api::cluster::Sync;
@@ -35,16 +36,29 @@ use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::HubDependencies;
-use umbra_registry::hub::agents::{Agents, CERTIFICATE_LIFETIME};
+use umbra_registry::hub::agents::Agents;
 use umbra_registry::hub::roots::Fleets;
 
 use crate::up::data_dir::DataDir;
+pub(crate) use agents::TunnelArguments;
 pub(crate) use audit::AuditArguments;
 use base::{Base, CONTROLLERS, Controllers, Shared, version};
 pub(crate) use storage::{HubStore, StorageArguments};
 
 /// Who issues the hub's service account tokens, and whom they are for.
 const ISSUER: &str = "https://umbra.dev/hub";
+/// What a standalone hub does its work with.
+#[derive(Args)]
+pub(crate) struct HubArguments {
+    #[command(flatten)]
+    tunnels: TunnelArguments,
+    #[command(flatten)]
+    audit: AuditArguments,
+    // The last, because its heading is that of all flags after it.
+    #[command(flatten)]
+    storage: StorageArguments,
+}
+
 /// A hub that serves.
 pub(crate) struct Hub {
     address: SocketAddr,
@@ -62,20 +76,15 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Starts a hub on the keys of `data` and the store that `storage` means, listening on `listen`. The store is closed
+    /// Starts a hub on the keys of `data` and the store that `arguments` mean, listening on `listen`. The store is closed
     /// where the rest fails.
     ///
     /// # Errors
     /// Where the store or the audit log cannot be opened, the port is in use, or the first objects cannot be written.
-    pub(crate) async fn start(
-        data: &DataDir,
-        storage: &StorageArguments,
-        audit: &AuditArguments,
-        listen: SocketAddr,
-    ) -> Result<Self> {
-        let store = HubStore::open(storage, data).await?;
+    pub(crate) async fn start(data: &DataDir, arguments: &HubArguments, listen: SocketAddr) -> Result<Self> {
+        let store = HubStore::open(&arguments.storage, data).await?;
         let base = Base::new(store.store());
-        match Self::start_on(&base, store.check_name(), data, audit, listen).await {
+        match Self::start_on(&base, store.check_name(), data, arguments, listen).await {
             Ok(serving) => {
                 store.rewrite(&base.tracker, base.cancel.clone());
                 store.hand_out_backups(data, &base.tracker, base.cancel.clone());
@@ -104,13 +113,13 @@ impl Hub {
         base: &Base,
         store_check: &'static str,
         data: &DataDir,
-        audit: &AuditArguments,
+        arguments: &HubArguments,
         listen: SocketAddr,
     ) -> Result<Serving> {
-        let audit = audit.start(&base.tracker)?;
+        let audit = arguments.audit.start(&base.tracker)?;
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
-        let authority = agents::authority(data, CERTIFICATE_LIFETIME)?;
+        let authority = agents::authority(data, arguments.tunnels.agent_certificate_lifetime)?;
         let (hub, tokens) = base.hub(data, agents::agents(&shared)).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
         let roots = shared.roots(hub, &fleets);

@@ -20,6 +20,7 @@ use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_apimachinery::names::is_dns1123_label;
 use umbra_child::kubeconfig::{Kubeconfig, default_paths};
 
+use crate::duration::duration;
 use crate::progress::Progress;
 use crate::registration::{Registration, binding_name, register, wait_until_ready};
 use child::ChildCluster;
@@ -275,27 +276,9 @@ fn label(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Seconds, or a number with `s` or `m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a duration is a number of seconds, or a number with s or m: 90s, 5m".to_owned();
-    let (number, unit) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    Ok(Duration::from_secs(u64::from(number) * unit))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        let seconds = |text| duration(text).map(|duration| duration.as_secs());
-        assert_eq!([seconds("60s"), seconds("5m"), seconds("7")], [Ok(60), Ok(300), Ok(7)]);
-        assert!(seconds("1h").is_err() && seconds("s").is_err() && seconds("-1s").is_err());
-    }
 
     #[test]
     fn names_and_labels_are_checked() {

@@ -21,6 +21,7 @@ use umbra_auth::tokens::BootstrapToken;
 use url::Url;
 
 use super::hub;
+use crate::duration::duration;
 use crate::registration::{administrators_binding, binding_name};
 use crate::up::data_dir::HUB_CONTEXT;
 
@@ -231,13 +232,11 @@ fn manifest(cluster: &str, reached: &Reached, token: &BootstrapToken, image: &st
         .fold(text, |text, (name, value)| text.replace(name, value))
 }
 
-/// A number with `s`, `m` or `h`.
+/// Not nothing.
 fn lifetime(text: &str) -> Result<Duration, String> {
-    let parsed: Result<jiff::SignedDuration, _> = text.parse();
-    let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
-    duration
+    Some(duration(text)?)
         .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "a duration is needed, such as 30m or 24h".to_owned())
+        .ok_or_else(|| "a token that has expired is of no use".to_owned())
 }
 
 #[cfg(test)]

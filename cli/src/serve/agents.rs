@@ -5,24 +5,25 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use umbra_registry::hub::agents::{AgentAuthority, CERTIFICATE_LIFETIME};
+use umbra_registry::hub::agents::AgentAuthority;
 
 use super::authority::{AGENTS, SharedAuthority};
 
 /// How often it is looked whether the authority was renewed. One that is stays trusted beside the next for months.
 const PERIOD: Duration = Duration::from_secs(60 * 60);
 
-/// The authority, kept up to date in a task of `tracker` until `cancel`.
+/// The authority, whose certificates last for `lifetime`, kept up to date in a task of `tracker` until `cancel`.
 ///
 /// # Errors
 /// Where the hub cluster does not let this server read and write the Secret.
 pub(super) async fn authority(
     hub: &kube::Client,
+    lifetime: Duration,
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> Result<AgentAuthority> {
     let shared = SharedAuthority::load(hub, &AGENTS).await?;
-    let authority = AgentAuthority::new(shared.authority, &shared.trusted, CERTIFICATE_LIFETIME)?;
+    let authority = AgentAuthority::new(shared.authority, &shared.trusted, lifetime)?;
     let (hub, kept) = (hub.clone(), authority.clone());
     let following = async move {
         loop {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use umbra_auth::tls::TlsVersion;
 
-use crate::hub::{AuditArguments, StorageArguments};
+use crate::duration::duration;
+use crate::hub::{AuditArguments, StorageArguments, TunnelArguments};
 
 /// What `umbra serve` takes. Each flag can be given as a variable of the environment, too.
 #[derive(Args, Debug, Clone)]
@@ -61,6 +62,8 @@ pub(crate) struct ServeArguments {
     pub(super) authentication: AuthenticationArguments,
     #[command(flatten)]
     pub(super) authorization: AuthorizationArguments,
+    #[command(flatten)]
+    pub(super) tunnels: TunnelArguments,
     #[command(flatten)]
     pub(super) audit: AuditArguments,
     // The last, because its heading is that of all flags after it.
@@ -303,10 +306,4 @@ fn tls_version(text: &str) -> Result<TlsVersion, String> {
         "VersionTLS13" => Ok(TlsVersion::Tls13),
         _ => Err("it can be VersionTLS12 or VersionTLS13".to_owned()),
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: Result<jiff::SignedDuration, _> = text.parse();
-    let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
-    duration.ok_or_else(|| "a duration is needed, such as 0s, 10s or 5m".to_owned())
 }

@@ -132,7 +132,13 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
 
     let children = Children::new(ProbeConfig::default());
     let shared = Shared::load(base, &children).await?;
-    let authority = agents::authority(&plan.clients.hub, &base.tracker, base.cancel.clone()).await?;
+    let authority = agents::authority(
+        &plan.clients.hub,
+        plan.tunnels.agent_certificate_lifetime,
+        &base.tracker,
+        base.cancel.clone(),
+    )
+    .await?;
     let hub = aggregated::start(AggregatedDependencies {
         store: Arc::clone(&base.store),
         authorizer,

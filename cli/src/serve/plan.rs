@@ -19,7 +19,7 @@ use umbra_controllers::cluster::LocalCredentials;
 use super::clients::Clients;
 use super::flags::{AuthenticationArguments, AuthorizationArguments, ServeArguments, ServingArguments};
 use super::limits;
-use crate::hub::{AuditArguments, StorageArguments};
+use crate::hub::{AuditArguments, StorageArguments, TunnelArguments};
 use crate::up::data_dir::DataDir;
 
 /// What to do.
@@ -43,6 +43,7 @@ pub(super) struct Plan {
     /// Where other replicas reach this one; `None` where nobody says.
     pub(super) advertised: Option<SocketAddr>,
     pub(super) data: Arc<DataDir>,
+    pub(super) tunnels: TunnelArguments,
     pub(super) audit: AuditArguments,
     pub(super) storage: StorageArguments,
 }
@@ -138,6 +139,7 @@ impl Plan {
             replica_name: arguments.replica_name,
             advertised: advertised(arguments.advertise_address, serving),
             data: Arc::new(data),
+            tunnels: arguments.tunnels,
             audit: arguments.audit,
             storage: arguments.storage,
         })

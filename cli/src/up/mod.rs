@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use umbra_child::kubeconfig::{Kubeconfig, default_paths, merge_into};
 
-use crate::hub::{AuditArguments, Hub, StorageArguments};
+use crate::hub::{Hub, HubArguments};
 use crate::progress::Progress;
 use data_dir::DataDir;
 
@@ -36,10 +36,7 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     merge_kubeconfig: bool,
     #[command(flatten)]
-    audit: AuditArguments,
-    // The last, because its heading is that of all flags after it.
-    #[command(flatten)]
-    storage: StorageArguments,
+    hub: HubArguments,
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -93,7 +90,7 @@ async fn start(arguments: &UpArguments) -> Result<Running> {
     progress.step(format!("opening {}", path.display()));
     let data = DataDir::open(&path)?;
     progress.step("starting the hub");
-    let hub = Hub::start(&data, &arguments.storage, &arguments.audit, arguments.listen).await?;
+    let hub = Hub::start(&data, &arguments.hub, arguments.listen).await?;
     let kubeconfig = data.write_kubeconfig(hub.address())?;
     let merged = if arguments.merge_kubeconfig {
         Some(merge(&kubeconfig)?)

@@ -10,8 +10,6 @@ use umbra_auth::tls::{CaBundle, ReloadableCaBundle, TlsError};
 
 use super::AgentIdentity;
 
-/// How long the certificate of an agent lasts: a day. An agent that has been away for longer joins again.
-pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The user that replicas are to each other.
 const REPLICA: &str = "umbra:replica";
 

@@ -31,7 +31,7 @@ use crate::mirror::Mirror;
 
 pub use admission::AdmitJoinRequests;
 pub use authenticate::AgentAuthenticator;
-pub use authority::{AgentAuthority, CERTIFICATE_LIFETIME};
+pub use authority::AgentAuthority;
 pub(super) use gate::AgentGate;
 pub use identity::{AgentIdentity, Machine};
 pub(super) use tunnel::OpenTunnels;

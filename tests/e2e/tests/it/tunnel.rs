@@ -38,7 +38,12 @@ pub(crate) struct Tunnelled<'a> {
 impl<'a> Tunnelled<'a> {
     /// Registers `guest` and applies its manifest.
     pub(crate) fn start(world: &'a World, cluster: &'a Cluster) -> Self {
-        let hub = Hub::start(world.programs, &[]);
+        Self::start_with(world, cluster, &[])
+    }
+
+    /// The same on a hub with flags.
+    fn start_with(world: &'a World, cluster: &'a Cluster, flags: &[&str]) -> Self {
+        let hub = Hub::start(world.programs, flags);
         let folder = environment::folder("agent");
         let kubeconfig = hub.kubeconfig();
         let manifest = hub
@@ -199,6 +204,33 @@ fn request(name: &str, cluster: &str, subject: &str) -> String {
         "status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Mine", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
     .to_string()
+}
+
+#[test]
+fn agents_renew_their_certificates_and_nobody_notices() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("children.tunnel.renewal");
+    let spare = World::spare();
+    let tunnelled = Tunnelled::start_with(&world, &spare, &["--agent-certificate-lifetime", "30s"]);
+    let mut agent = tunnelled.agent();
+    tunnelled.hub.wait_for_child("guest");
+    let first = tunnelled.certificate();
+    let (child, mut requests) = (tunnelled.child(), 0);
+    wait::until("two renewals", wait::DEADLINE, || {
+        child.ok("get --raw /readyz");
+        requests += 1;
+        let said = agent.output();
+        match said.matches("the certificate has been renewed").count() {
+            0 | 1 => Err(said),
+            _ => Ok(()),
+        }
+    });
+    let last = tunnelled.certificate();
+    assert!(first.certificate_pem != last.certificate_pem && first.key_pem != last.key_pem);
+    item.pass(&format!("2 renewals; {requests} requests meanwhile, none failed"));
+    agent.stop();
+    tunnelled.hub.leave("guest").expect_success();
+    spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
 }
 
 #[test]
