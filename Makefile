@@ -117,8 +117,13 @@ CHILDREN_LONG := REPERTOIRE_LOG_SECONDS=180 REPERTOIRE_WATCH_SECONDS=600 CHILDRE
 
 # Tests of crates are chosen by their modules, end-to-end tests by theirs.
 show-children: build kube ## show every item of reaching the children: what, figure, bound, pass or short
+	$(CARGO) build --locked --release -p umbra-cli -p umbra-bench
 	mkdir -p $(RESULTS) $(TARGET)/tmp
 	rm -f $(RESULTS)/children.tsv $(RESULTS)/children.log
+	@# First, and alone: figures are about a machine that does nothing else.
+	UMBRA_BIN=$(TARGET)/release/umbra KUBE_BIN=$(KUBE) E2E_DIR=$(TARGET)/tmp SHOW_RESULTS=$(RESULTS)/children.tsv \
+		$(TARGET)/release/umbra-bench children --json $(RESULTS)/children.json $(BENCH_ARGS) 2>&1 \
+		| tee $(RESULTS)/children-bench.log || echo 'The benchmark failed; see $(RESULTS)/children-bench.log'
 	SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --lib --profile $(PROFILE) \
 		-- attacks:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: body:: \
 		>> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
