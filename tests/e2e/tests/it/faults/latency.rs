@@ -9,7 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use umbra_e2e::any_hub::AnyHub as _;
 
-use super::{CASES, OTHER, Scene};
+use super::scene::{CASES, OTHER, Scene};
 
 /// Requests that are measured: twenty of them are above the 99th percentile.
 const REQUESTS: usize = 2000;

@@ -11,7 +11,7 @@ use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
 
-use super::{Scene, proxy_before, register, server_at};
+use super::scene::{Scene, proxy_before, register, server_at};
 
 /// The child.
 const NAME: &str = "leaky";
