@@ -51,7 +51,6 @@ fn faults_stay_where_they_are_and_end() {
     let at_once: Vec<String> = CASES.iter().map(|case| requests(&scene, case)).collect();
     across_all(&scene);
     let told: Vec<String> = CASES.iter().map(|case| told(&scene, case, began)).collect();
-    let (ratio, within) = during.against(&before);
 
     // All of it ends, without anybody's doing. Who has watched all the time has missed nothing.
     scene.end(&world);
@@ -60,6 +59,8 @@ fn faults_stay_where_they_are_and_end() {
     changes_arrive(&scene, &world, &mut watch, "once");
     let watched = stop(watch);
     assert!(!watched.contains("DELETED"), "{watched}");
+
+    let (ratio, within) = during.against(&before, &Latency::measure(&scene));
 
     scene.begin(&world);
     let restarted = restarted(&scene);
