@@ -37,6 +37,18 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ),
 ];
 
+/// What passes against a cluster and cannot through a root, by what the end of the name is, and why.
+pub const NOT_THROUGH_A_ROOT: &[(&str, &str)] = &[
+    (
+        "should support building a client with a CSR",
+        "proves itself with a certificate of the cluster's authority, which no hub trusts",
+    ),
+    (
+        "should support exec through kubectl proxy",
+        "runs kubectl proxy without --append-server-path, which leaves out the path of the server",
+    ),
+];
+
 /// Runs the specs whose names `focus` matches, a regular expression, and says how each that ran ended: `passed`, `failed`, or
 /// otherwise. One that fails is tried once more, as Kubernetes' own jobs do where a machine is busy.
 ///

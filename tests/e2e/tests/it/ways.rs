@@ -19,6 +19,15 @@ const NAME: &str = "guest";
 /// The contexts of [`Ways::kubeconfig`]: the cluster itself, its root, and its root through the tunnel.
 pub(crate) const CONTEXTS: [&str; 3] = ["direct", "root", "tunnel"];
 
+/// Lets somebody speak for anybody; its name is missing.
+const ANYBODY: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+rules:
+- {apiGroups: [""], resources: [users, groups], verbs: [impersonate]}
+- {apiGroups: [authentication.k8s.io], resources: ["*"], verbs: [impersonate]}
+"#;
+
 /// A cluster with a hub that dials it and another one that it has dialled.
 #[derive(Debug)]
 pub(crate) struct Ways<'a> {
@@ -56,7 +65,7 @@ impl<'a> Ways<'a> {
     }
 
     /// A kubeconfig with [`CONTEXTS`] for somebody with this name, who may do everything in the cluster and nothing on the hubs
-    /// but enter its root.
+    /// but enter its root and speak for others there, which a hub judges before the cluster does.
     #[track_caller]
     pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         let there = format!("--user={user}");
@@ -81,8 +90,12 @@ impl<'a> Ways<'a> {
                 "--verb=get,create,update,patch,delete",
                 "--resource=managedclusters.umbra.dev/proxy",
             ]);
-            let role = format!("--clusterrole={user}");
-            root.ok(["create", "clusterrolebinding", user, &role, &there]);
+            let speaker = format!("{user}-speaks-for-others");
+            root.apply(&format!("{ANYBODY}metadata: {{name: {speaker}}}\n"));
+            for role in [user, speaker.as_str()] {
+                let of = format!("--clusterrole={role}");
+                root.ok(["create", "clusterrolebinding", role, &of, &there]);
+            }
             servers.push((hub.cluster_url(NAME), identity::authority(hub.folder())));
         }
         let credentials: Vec<Credential> = servers
