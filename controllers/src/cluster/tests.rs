@@ -273,7 +273,10 @@ async fn an_unreachable_cluster_keeps_its_copies_and_comes_back() {
     let gone = hub.condition(condition::REACHABLE, "False", "ConnectionRefused").await;
     let conditions = gone.status.unwrap().conditions;
     let ready = conditions.iter().find(|one| one.type_ == condition::READY).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "ConnectionRefused"));
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "ConnectionRefused")
+    );
     assert!(ready.message.contains("no answer since"), "{}", ready.message);
     assert!(!hub.keys("/umbra/copies/core/pods/east/").await.is_empty());
 
