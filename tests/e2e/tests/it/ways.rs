@@ -65,7 +65,7 @@ impl<'a> Ways<'a> {
     }
 
     /// A kubeconfig with [`CONTEXTS`] for somebody with this name, who may do everything in the cluster and nothing on the hubs
-    /// but enter its root and speak for others there, which a hub judges before the cluster does.
+    /// but enter its root, as everybody may, and speak for others there, which a hub judges before the cluster does.
     #[track_caller]
     pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         let there = format!("--user={user}");
@@ -92,10 +92,11 @@ impl<'a> Ways<'a> {
             ]);
             let speaker = format!("{user}-speaks-for-others");
             root.apply(&format!("{ANYBODY}metadata: {{name: {speaker}}}\n"));
-            for role in [user, speaker.as_str()] {
-                let of = format!("--clusterrole={role}");
-                root.ok(["create", "clusterrolebinding", role, &of, &there]);
-            }
+            let role = |name: &str| format!("--clusterrole={name}");
+            // Whoever is spoken for is judged at the door, too.
+            let everybody = "--group=system:authenticated";
+            root.ok(["create", "clusterrolebinding", user, &role(user), everybody]);
+            root.ok(["create", "clusterrolebinding", &speaker, &role(&speaker), &there]);
             servers.push((hub.cluster_url(NAME), identity::authority(hub.folder())));
         }
         let credentials: Vec<Credential> = servers
