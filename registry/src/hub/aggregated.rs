@@ -22,9 +22,9 @@ use umbra_apimachinery::user::UserInfo;
 use umbra_auth::delegation::{DelegatedAuthorizer, VirtualGroup};
 use umbra_storage::{CacheOptions, Store};
 
+use super::agents::{AdmitJoinRequests, Agents, OpenTunnels};
 use super::judge::{FleetAuthorizer, Judge, in_group};
 use super::roots::HubRoot;
-use super::agents::{AdmitJoinRequests, Agents, OpenTunnels};
 use super::{HUB, START, umbra_kinds, with_tunnels};
 use crate::fleet::FleetApi;
 use crate::generic::authorization::{AllowAll, attributes};
