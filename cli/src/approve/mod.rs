@@ -14,11 +14,13 @@ use crate::join::hub;
 
 /// As whom it is written.
 const FIELD_MANAGER: &str = "umbra-approve";
+/// How often a denial is written against an agent that changes its request.
+const TRIES: usize = 20;
 
 /// What `umbra approve` and `umbra deny` take.
 #[derive(Args)]
 pub(crate) struct ApproveArguments {
-    /// The ClusterJoinRequest, or the cluster: then all its requests about which nobody has decided, or to deny, all.
+    /// The ClusterJoinRequest, or the cluster: then the one request of it about which nobody has decided, or to deny, all.
     #[arg(value_name = "NAME")]
     name: String,
     /// The kubeconfig of the hub, as `umbra up` writes it [default: ~/.umbra/kubeconfig].
@@ -45,6 +47,13 @@ impl Decision {
             Self::Deny => condition::DENIED,
         }
     }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
+            Self::Deny => "denied",
+        }
+    }
 }
 
 /// Decides.
@@ -58,28 +67,64 @@ pub(crate) async fn run(arguments: ApproveArguments, decision: Decision) -> Resu
         .list(&ListParams::default())
         .await
         .context("the requests cannot be listed")?;
-    let name = &arguments.name;
+    let meant = meant(all.items, &arguments.name, decision)?;
+    let mut failed = None;
+    for request in meant {
+        let (name, cluster) = (request.name_any(), request.spec.cluster_name.clone());
+        match decide(&api, request, decision, &arguments.message).await {
+            Ok(()) => eprintln!("{name} of cluster {cluster} is {}", decision.done()),
+            // The others are decided all the same.
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// The requests that `name` means: of a cluster, those that are open, or one by its own name. Requests are named by whoever makes
+/// them, and anybody with a token may ask: so one that is approved has to be the only one that can be meant.
+fn meant(all: Vec<ClusterJoinRequest>, name: &str, decision: Decision) -> Result<Vec<ClusterJoinRequest>> {
     let meant: Vec<ClusterJoinRequest> = all
-        .items
         .into_iter()
-        .filter(|one| one.name_any() == *name || one.spec.cluster_name == *name && is_open(one, decision))
+        .filter(|one| one.name_any() == name || one.spec.cluster_name == name && is_open(one, decision))
         .collect();
     if meant.is_empty() {
         bail!("there is no ClusterJoinRequest {name}, and no cluster {name} has one to decide about");
     }
-    for request in meant {
-        decide(&api, &request, decision, &arguments.message).await?;
-        let verb = match decision {
-            Decision::Approve => "approved",
-            Decision::Deny => "denied",
-        };
-        eprintln!(
-            "{} of cluster {} is {verb}",
-            request.name_any(),
-            request.spec.cluster_name
+    if decision == Decision::Approve && meant.len() > 1 {
+        let list: Vec<String> = meant.iter().map(described).collect();
+        bail!(
+            "{name} may mean {} requests; look which is the right one, deny the others, and approve it by its name:\n- {}",
+            meant.len(),
+            list.join("\n- ")
         );
     }
-    Ok(())
+    if let Some(denied) = meant.iter().find(|one| one.has(condition::DENIED))
+        && decision == Decision::Approve
+    {
+        bail!(
+            "{} has been denied; delete it, and the agent asks again",
+            denied.name_any()
+        );
+    }
+    if let [one] = &meant[..]
+        && decision == Decision::Approve
+        && one.spec.cluster_name != name
+        && !name.starts_with(&format!("{}-", one.spec.cluster_name))
+    {
+        bail!("{name} is a request with a misleading name: {}", described(one));
+    }
+    Ok(meant)
+}
+
+/// What a person has to know of a request.
+fn described(request: &ClusterJoinRequest) -> String {
+    format!(
+        "{} for cluster {} (UID {}), asked by {}",
+        request.name_any(),
+        request.spec.cluster_name,
+        request.spec.cluster_uid,
+        request.spec.username
+    )
 }
 
 fn is_open(request: &ClusterJoinRequest, decision: Decision) -> bool {
@@ -89,16 +134,32 @@ fn is_open(request: &ClusterJoinRequest, decision: Decision) -> bool {
     }
 }
 
+/// Writes the decision; an agent that changes its request meanwhile does not outrun it.
 async fn decide(
     api: &Api<ClusterJoinRequest>,
-    request: &ClusterJoinRequest,
+    mut request: ClusterJoinRequest,
     decision: Decision,
     message: &str,
 ) -> Result<()> {
     let name = request.name_any();
-    if decision == Decision::Approve && request.has(condition::DENIED) {
-        bail!("{name} has been denied; delete it, and the agent asks again");
+    for _ in 0..TRIES {
+        match write(api, &request, decision, message).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && decision == Decision::Deny => {
+                request = api.get(&name).await.with_context(|| format!("{name} cannot be read"))?;
+            }
+            written => return written.with_context(|| format!("{name} cannot be written")),
+        }
     }
+    bail!("{name} changes all the time; delete it: kubectl delete clusterjoinrequest {name}")
+}
+
+async fn write(
+    api: &Api<ClusterJoinRequest>,
+    request: &ClusterJoinRequest,
+    decision: Decision,
+    message: &str,
+) -> kube::Result<()> {
+    let name = request.name_any();
     let present = request.status.iter().flat_map(|status| &status.conditions);
     let mut conditions: Vec<serde_json::Value> = present
         .filter(|one| one.type_ != decision.condition())
@@ -117,6 +178,63 @@ async fn decide(
     };
     api.patch_status(&name, &parameters, &Patch::Merge(patch))
         .await
-        .with_context(|| format!("{name} cannot be written; it may just have changed: try again"))?;
-    Ok(())
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str, cluster: &str, condition: &str) -> ClusterJoinRequest {
+        let conditions = if condition.is_empty() {
+            json!([])
+        } else {
+            json!([{"type": condition, "status": "True", "reason": "ByPerson", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        };
+        let request = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ClusterJoinRequest", "metadata": {"name": name},
+            "spec": {"clusterName": cluster, "clusterUID": "u", "request": "csr", "username": "umbra:bootstrap:x"},
+            "status": {"conditions": conditions}});
+        serde_json::from_value(request).unwrap()
+    }
+
+    fn approved(all: &[ClusterJoinRequest], name: &str) -> Result<Vec<String>, String> {
+        let meant = meant(all.to_vec(), name, Decision::Approve).map_err(|error| error.to_string())?;
+        Ok(meant.iter().map(kube::ResourceExt::name_any).collect())
+    }
+
+    #[test]
+    fn one_is_approved_where_it_is_the_only_one_that_can_be_meant() {
+        let one = request("edge-1", "edge", "");
+        assert_eq!(approved(&[one.clone()], "edge").unwrap(), ["edge-1"]);
+        assert_eq!(approved(&[one.clone()], "edge-1").unwrap(), ["edge-1"]);
+        let planted = [one.clone(), request("edge-2", "edge", "")];
+        let refused = approved(&planted, "edge").unwrap_err();
+        assert!(
+            refused.contains("edge-1 for cluster edge") && refused.contains("edge-2"),
+            "{refused}"
+        );
+        assert_eq!(approved(&planted, "edge-2").unwrap(), ["edge-2"]);
+        // Somebody else's request that is called as a cluster.
+        let misleading = [request("edge", "evil", "")];
+        assert!(approved(&misleading, "edge").unwrap_err().contains("for cluster evil"));
+        assert!(
+            approved(&[one, misleading[0].clone()], "edge")
+                .unwrap_err()
+                .contains("2 requests")
+        );
+        let denied = [request("edge-1", "edge", condition::DENIED)];
+        assert!(approved(&denied, "edge-1").unwrap_err().contains("has been denied"));
+        assert!(approved(&denied, "edge").is_err());
+    }
+
+    #[test]
+    fn all_of_a_cluster_are_denied() {
+        let all = vec![
+            request("edge-1", "edge", condition::APPROVED),
+            request("edge-2", "edge", ""),
+            request("west-1", "west", ""),
+        ];
+        assert_eq!(meant(all, "edge", Decision::Deny).unwrap().len(), 2);
+    }
 }
