@@ -26,7 +26,8 @@ impl ViewResource {
         let target = self.target_of_connection(context).await?;
         self.demand(context, &info.verb, &info.subresource, info.namespace(), &target.name)
             .await?;
-        if info.subresource != "log" && self.services.is_read_only(&target.cluster) {
+        let reads_log = info.subresource == "log" && info.verb == "get";
+        if !reads_log && self.services.is_read_only(&target.cluster) {
             return Err(read_only(&target.cluster));
         }
         let child = self.services.children.get(&target.cluster);

@@ -86,7 +86,9 @@ impl ViewResource {
         let name = if request.name.is_empty() { "" } else { &target.name };
         let verb = verb_of(request.verb);
         self.demand(context, verb, subresource, namespace, name).await?;
-        let may_create = request.verb == WriteVerb::Patch(PatchType::Apply) && subresource.is_empty();
+        // An apply creates what is not there, and so does an update of some kinds (Services, RBAC).
+        let creates = matches!(request.verb, WriteVerb::Update | WriteVerb::Patch(PatchType::Apply));
+        let may_create = creates && subresource.is_empty();
         if may_create && !self.has_copy(context, namespace, target).await? {
             self.demand(context, "create", "", namespace, name).await?;
         }
