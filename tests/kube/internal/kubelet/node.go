@@ -132,7 +132,9 @@ func (k *Kubelet) heartbeat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-lease.C:
-			err = k.renewLease(ctx)
+			if err = k.renewLease(ctx); err == nil {
+				err = k.answerDoubts(ctx)
+			}
 		case <-status.C:
 			err = k.reportStatus(ctx)
 		}
@@ -140,6 +142,21 @@ func (k *Kubelet) heartbeat(ctx context.Context) {
 			klog.ErrorS(err, "Heartbeat", "node", k.NodeName)
 		}
 	}
+}
+
+// answerDoubts reports the status where the controllers believe that the node is gone, as they do after the whole cluster has
+// stood still for a while; until then nothing is scheduled.
+func (k *Kubelet) answerDoubts(ctx context.Context) error {
+	node, err := k.Client.CoreV1().Nodes().Get(ctx, k.NodeName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady && condition.Status != corev1.ConditionTrue {
+			return k.reportStatus(ctx)
+		}
+	}
+	return nil
 }
 
 func (k *Kubelet) renewLease(ctx context.Context) error {
