@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn one_is_approved_where_it_is_the_only_one_that_can_be_meant() {
         let one = request("edge-1", "edge", "");
-        assert_eq!(approved(&[one.clone()], "edge").unwrap(), ["edge-1"]);
-        assert_eq!(approved(&[one.clone()], "edge-1").unwrap(), ["edge-1"]);
+        assert_eq!(approved(std::slice::from_ref(&one), "edge").unwrap(), ["edge-1"]);
+        assert_eq!(approved(std::slice::from_ref(&one), "edge-1").unwrap(), ["edge-1"]);
         let planted = [one.clone(), request("edge-2", "edge", "")];
         let refused = approved(&planted, "edge").unwrap_err();
         assert!(
