@@ -2,7 +2,8 @@
 //!
 //! Bounds: at most [`STREAMS`] streams, each of which may be sent 256 KiB ahead of its reader (yamux's own window). yamux
 //! widens windows of streams that are read as fast as they come; all of them together by no more than [`WIDENED`]. So a
-//! tunnel costs at most `(STREAMS + ENDING) × 256 KiB + WIDENED` = 448 MiB where the other side fills all windows and nobody reads.
+//! tunnel costs at most `(STREAMS + ENDING) × 256 KiB + WIDENED` = 448 MiB of payload where the other side fills all windows and nobody
+//! reads. yamux keeps each frame by itself, so frames of one byte take many times that.
 
 use std::{future::poll_fn, io, task::Poll, time::Duration};
 
