@@ -32,7 +32,7 @@ use umbra_registry::resource::Body;
 use umbra_registry::root::{HeldBySession, Root};
 
 use crate::audit::event::{Outcome, Subject};
-use crate::audit::{self, Pending};
+use crate::audit::{self, AuditLog, Pending};
 use crate::inflight::Permit;
 use crate::metrics::{Finished, InFlightGuard};
 use crate::paths::refuse_dot_segments;
@@ -42,6 +42,8 @@ use crate::service::ApiServer;
 use crate::{health, routes, verbs};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// What is written down as the status of a request whose client went: no server sends it, and nginx made it known.
+const CLIENT_GONE: u16 = 499;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The certificates that a connection's client presented, its own first; not verified beyond that it holds the key. A
@@ -240,6 +242,28 @@ impl Arrival {
     }
 }
 
+/// Writes down a request whose client goes before its answer has begun, which ends the request where it is: it may have been
+/// done all the same.
+struct Unanswered<'a> {
+    /// `None` where nothing is to be written, or the answer does it.
+    log: Option<&'a AuditLog>,
+    arrival: &'a Arrival,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(log) = self.log.take() {
+            let outcome = Outcome {
+                code: CLIENT_GONE,
+                reason: String::new(),
+                message: "the client went before the answer began; what it asked for may have been done".to_owned(),
+            };
+            // Written as it is dropped.
+            drop(log.answered(self.arrival.subject(), outcome, false, false));
+        }
+    }
+}
+
 /// Ids of others are taken over (`WithAuditID`), where they are short and nothing but text.
 fn is_audit_id(id: &HeaderValue) -> bool {
     id.len() <= 64 && id.to_str().is_ok_and(|text| !text.trim().is_empty())
@@ -262,6 +286,10 @@ impl ApiServer {
                 .extensions_mut()
                 .insert(HeldBySession(Arc::clone(&pending) as _));
         }
+        let mut unanswered = Unanswered {
+            log: self.audit().filter(|_| !health::is_open(&arrival.path)),
+            arrival: &arrival,
+        };
         let served = AssertUnwindSafe(self.filtered(&arrival, &mut permit, request));
         let (response, failed, panicked) = match served.catch_unwind().await {
             Ok(Ok(response)) => (response, None, false),
@@ -272,7 +300,7 @@ impl ApiServer {
                 (failure(&status), Some(status), true)
             }
         };
-        if let Some(log) = self.audit().filter(|_| !health::is_open(&arrival.path)) {
+        if let Some(log) = unanswered.log.take() {
             let (reason, message) = failed.map_or_else(Default::default, |status| (status.reason, status.message));
             let outcome = Outcome {
                 code: response.status().as_u16(),
@@ -286,6 +314,7 @@ impl ApiServer {
             permit,
             pending,
         };
+        drop(unanswered);
         self.finish(&arrival, response, guards)
     }
 

@@ -1,8 +1,12 @@
 //! Identities, permissions, limits, errors, health, metrics.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use super::fake::{FakeHub, get, request, send};
+use crate::audit::{AuditLog, Destination, Rotation};
 use crate::{ApiServer, Check, Checks, Limits};
 
 const POD: &str = "/api/v1/namespaces/shop/pods/a";
@@ -229,5 +233,47 @@ async fn requests_are_counted() {
     assert!(
         text.contains(r#"umbra_apiserver_current_requests{request_kind="read"} 1"#),
         "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_whose_client_goes_is_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let rotation = Rotation {
+        max_size: u64::MAX,
+        max_backups: 0,
+        max_age: Duration::ZERO,
+    };
+    let (log, writer) = AuditLog::open(Destination::File(path.clone(), rotation)).unwrap();
+    let server = FakeHub::new(1, 0).server_with(|builder| builder.audit(Some(log.clone())));
+    let hanging = server
+        .clone()
+        .oneshot(request("GET", "/api/v1/namespaces/shop/pods/hangs", &[], ""));
+    let mut hanging = Box::pin(hanging);
+    assert!(futures::poll!(&mut hanging).is_pending());
+    drop(hanging);
+    assert_eq!(get(&server, POD, &[]).await.code, 200);
+    log.end();
+    writer.run().await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let events: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            (
+                &event["stage"],
+                &event["objectRef"]["name"],
+                &event["responseStatus"]["code"],
+            )
+        })
+        .collect();
+    let complete = json!("ResponseComplete");
+    assert_eq!(
+        told,
+        [
+            (&complete, &json!("hangs"), &json!(499)),
+            (&complete, &json!("a"), &json!(200))
+        ]
     );
 }
