@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_apimachinery::request::RootName;
+use umbra_child::version::OLDEST_MINOR;
 
 use super::asking::{Hub, Read};
 use super::clock;
@@ -19,8 +20,6 @@ use super::finding::Finding;
 const CHILDREN: &str = "children";
 /// How many children are asked at once.
 const AT_ONCE: usize = 16;
-/// The oldest minor version that Umbra supports.
-const OLDEST_MINOR: u32 = 24;
 /// More minor versions between children than this, and a client of the view misses too much: kube-apiserver and kubelet may be
 /// three apart.
 const SPREAD: u32 = 3;

@@ -422,6 +422,9 @@ impl Worker {
     async fn leave(&mut self) -> Result<(), WorkerError> {
         self.disconnect(Phase::New).await;
         self.parts.documents.forget(&self.name);
+        if let Some(tunnels) = &self.parts.tunnels {
+            tunnels.forget(&self.name);
+        }
         if let Some(holding) = &self.holding {
             erase_everything(&*holding.store, &self.name).await?;
         }
