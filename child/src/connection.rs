@@ -56,6 +56,19 @@ pub enum Lane {
 #[derive(Debug, Clone, Copy)]
 pub struct RequestDeadline(pub Duration);
 
+/// A request extension: one of the probes, which wait behind nobody.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe;
+
+/// Which places a request takes one of.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// Those of its lane, for which it waits no longer than this.
+    Within(Duration),
+    /// That of the probes: how many requests users send says nothing about whether the child answers.
+    Probe,
+}
+
 /// A handle on one child. Clones are the same child.
 #[derive(Clone)]
 pub struct Child(Arc<Inner>);
@@ -69,6 +82,8 @@ struct Inner {
     watches: Pool,
     streams: Pool,
     upgrades: Places,
+    /// For the probe, of which there is one at a time.
+    probes: Places,
     health: watch::Sender<Health>,
 }
 
@@ -145,6 +160,7 @@ impl Child {
             watches: Pool::new(shared.clone(), sizes(Lane::Watches, limits)),
             streams: Pool::new(shared.clone(), sizes(Lane::Streams, limits)),
             upgrades: Places::new(limits.upgrades),
+            probes: Places::new(1),
             health: watch::Sender::new(Health::Unknown),
             shared,
             config,
@@ -194,6 +210,16 @@ impl Child {
     #[must_use]
     pub fn endpoint(&self) -> Option<Arc<str>> {
         self.0.shared.connector.way()
+    }
+
+    /// Makes the hub's credentials where they are still to be made. An exec plugin has 60 s, however short the deadlines of the
+    /// requests that use what it prints.
+    ///
+    /// # Errors
+    ///
+    /// When there are none.
+    pub async fn prepare(&self) -> Result<(), ChildError> {
+        self.current_credentials().await.map(drop)
     }
 
     /// The hub's credentials.
@@ -358,7 +384,11 @@ impl Child {
             (None, Lane::Streams) => None,
             (None, Lane::Requests | Lane::Watches) => Some(HEADER_DEADLINE),
         };
-        let exchange = self.exchange(lane, request, deadline.unwrap_or(TURN));
+        let turn = match request.extensions().get::<Probe>() {
+            Some(Probe) => Turn::Probe,
+            None => Turn::Within(deadline.unwrap_or(TURN)),
+        };
+        let exchange = self.exchange(lane, request, turn);
         match deadline {
             None => exchange.await,
             Some(after) => tokio::time::timeout(after, exchange).await.unwrap_or_else(|_| {
@@ -370,12 +400,7 @@ impl Child {
         }
     }
 
-    async fn exchange(
-        &self,
-        lane: Lane,
-        mut request: Request<Body>,
-        patience: Duration,
-    ) -> Result<Response<Body>, ChildError> {
+    async fn exchange(&self, lane: Lane, mut request: Request<Body>, turn: Turn) -> Result<Response<Body>, ChildError> {
         self.0.base.rebase(request.uri_mut())?;
         let again = request.body().is_end_stream().then(|| {
             let mut again = Request::new(());
@@ -384,14 +409,14 @@ impl Child {
             again.headers_mut().clone_from(request.headers());
             again.map(|()| empty())
         });
-        let (response, used) = self.once(lane, request, patience).await?;
-        if response.status() != StatusCode::UNAUTHORIZED || !self.credentials().refused(used.header.as_ref()).await {
+        let (response, used) = self.once(lane, request, turn).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !self.credentials().refused(&used) {
             return Ok(response);
         }
         match again {
             Some(again) => {
                 drop(response);
-                Ok(self.once(lane, again, patience).await?.0)
+                Ok(self.once(lane, again, turn).await?.0)
             }
             None => Ok(response),
         }
@@ -401,7 +426,7 @@ impl Child {
         &self,
         lane: Lane,
         mut request: Request<Body>,
-        patience: Duration,
+        turn: Turn,
     ) -> Result<(Response<Body>, Current), ChildError> {
         let mut current = self.authenticate(&mut request).await?;
         let pool = match lane {
@@ -409,10 +434,13 @@ impl Child {
             Lane::Watches => &self.0.watches,
             Lane::Streams => &self.0.streams,
         };
-        let place = pool.place(patience).await?;
+        let place = match turn {
+            Turn::Within(patience) => pool.place(patience).await?,
+            Turn::Probe => self.0.probes.try_take().map_err(|full| self.0.shared.busy(full))?,
+        };
         let lease = match pool.lease(&current).await {
             // A new connection is the first to see that the credentials do not count any more.
-            Err(ChildError::CredentialsRefused { .. }) if self.credentials().refused(current.header.as_ref()).await => {
+            Err(ChildError::CredentialsRefused { .. }) if self.credentials().refused(&current) => {
                 current = self.authenticate(&mut request).await?;
                 pool.lease(&current).await?
             }
@@ -424,19 +452,20 @@ impl Child {
 
     /// Puts the hub's own credentials into the request, instead of whatever is there.
     async fn authenticate(&self, request: &mut Request<Body>) -> Result<Current, ChildError> {
-        let current = self
-            .credentials()
-            .current()
-            .await
-            .map_err(|source| ChildError::Credentials {
-                cluster: Arc::clone(self.name()),
-                source,
-            })?;
+        let current = self.current_credentials().await?;
         match &current.header {
             Some(header) => request.headers_mut().insert(AUTHORIZATION, header.clone()),
             None => request.headers_mut().remove(AUTHORIZATION),
         };
         Ok(current)
+    }
+
+    async fn current_credentials(&self) -> Result<Current, ChildError> {
+        let current = self.credentials().current().await;
+        current.map_err(|source| ChildError::Credentials {
+            cluster: Arc::clone(self.name()),
+            source,
+        })
     }
 
     /// Sends a request that asks for an upgrade, on an HTTP/1.1 connection of its own. When the response is 101, its
@@ -456,9 +485,7 @@ impl Child {
             let mut current = self.authenticate(&mut request).await?;
             let shared = &self.0.shared;
             let mut connected = shared.connect_http1(&current).await;
-            if matches!(connected, Err(DialFailure::CredentialsRefused))
-                && self.credentials().refused(current.header.as_ref()).await
-            {
+            if matches!(connected, Err(DialFailure::CredentialsRefused)) && self.credentials().refused(&current) {
                 current = self.authenticate(&mut request).await?;
                 connected = shared.connect_http1(&current).await;
             }
@@ -470,7 +497,7 @@ impl Child {
                 source,
             })?;
             if response.status() == StatusCode::UNAUTHORIZED {
-                self.credentials().refused(current.header.as_ref()).await;
+                self.credentials().refused(&current);
             }
             Ok::<_, ChildError>(response)
         };

@@ -4,8 +4,15 @@
 //! are read again every minute (`transport.NewCachedFileTokenSource` of client-go), exec plugins run again shortly before
 //! what they returned expires, and both at once after the child answered 401. [`Credentials::replace`] puts new ones in
 //! place; requests under way end on their connections, later ones use connections of the new certificate.
+//!
+//! All who need a credential that is being made wait for one making of it, and share its failure: however many requests come,
+//! one program runs. It does not end with who has asked for it first, so that a program that takes longer than a request may
+//! is done for the next one. Nobody who replaces or looks at credentials waits for it.
 
 mod expiry;
+mod make;
+#[cfg(test)]
+mod tests;
 
 pub use expiry::Expiry;
 
@@ -16,18 +23,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base64::Engine as _;
-use http::HeaderValue;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::{sync::Mutex, time::Instant};
-
-use crate::{
-    error::CredentialsError,
-    exec::{self, ExecConfig},
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
 };
+use http::HeaderValue;
+use parking_lot::Mutex;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-/// How long a token read from a file is used.
-const TOKEN_FILE_PERIOD: Duration = Duration::from_secs(60);
+use self::make::{Made, make};
+use crate::{error::CredentialsError, exec::ExecConfig};
+
 /// How long before its expiry a credential is replaced. Clocks differ and requests take a while.
 const LEEWAY: Duration = Duration::from_secs(10);
 
@@ -121,27 +127,34 @@ pub(crate) struct Current {
 }
 
 /// Live credentials of one child.
-#[derive(Debug)]
 pub struct Credentials {
     state: Mutex<State>,
 }
 
+/// A making that whoever needs its outcome drives.
+type Making = Shared<BoxFuture<'static, Result<Made, Arc<CredentialsError>>>>;
+
 struct State {
-    config: CredentialsConfig,
+    config: Arc<CredentialsConfig>,
+    /// Counts the configurations, so that what was made of an earlier one is known.
+    version: u64,
     current: Current,
+    /// Whether `current` counts: it was made of `config` and has not been refused.
+    fresh: bool,
     /// When `current` must be made again; `None`: never.
     expires: Option<SystemTime>,
     /// When `current` ends, where it says so.
     expiry: Option<Expiry>,
-    /// When `current` was made; `None`: not yet, or it was refused.
-    made: Option<Instant>,
+    /// What will be `current`.
+    making: Option<Making>,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("config", &self.config)
-            .field("expires", &self.expires)
+        let state = self.state.lock();
+        f.debug_struct("Credentials")
+            .field("config", &state.config)
+            .field("expires", &state.expires)
             .finish_non_exhaustive()
     }
 }
@@ -152,34 +165,53 @@ impl Credentials {
     pub fn new(config: CredentialsConfig) -> Self {
         Self {
             state: Mutex::new(State {
-                config,
+                config: Arc::new(config),
+                version: 0,
                 current: Current::default(),
+                fresh: false,
                 expires: None,
                 expiry: None,
-                made: None,
+                making: None,
             }),
         }
     }
 
-    /// What to use now, made afresh where it has expired.
+    /// What to use now, made afresh where it has expired. Cancel safe: what is being made goes on being made.
     ///
     /// # Errors
     ///
     /// When a file cannot be read or a plugin fails.
-    pub(crate) async fn current(&self) -> Result<Current, CredentialsError> {
-        let mut state = self.state.lock().await;
-        let fresh = state.made.is_some() && state.expires.is_none_or(|expires| SystemTime::now() + LEEWAY < expires);
-        if !fresh {
-            make(&mut state).await?;
+    pub(crate) async fn current(&self) -> Result<Current, Arc<CredentialsError>> {
+        loop {
+            let (version, making) = {
+                let mut state = self.state.lock();
+                if state.is_fresh() {
+                    return Ok(state.current.clone());
+                }
+                (state.version, state.making())
+            };
+            let made = making.clone().await;
+            let mut state = self.state.lock();
+            if state.version != version {
+                // Made of a configuration that has been replaced meanwhile.
+                continue;
+            }
+            // The first of those who have waited takes it in for all.
+            if state.making.as_ref().is_some_and(|present| present.ptr_eq(&making)) {
+                state.making = None;
+                if let Ok(made) = &made {
+                    state.take_in(made.clone());
+                }
+            }
+            return made.map(|_| state.current.clone());
         }
-        Ok(state.current.clone())
     }
 
     /// Says that the child refused `used` (401). The next request makes new ones. Returns whether trying again makes
     /// sense: credentials are renewed from outside, or another request has renewed them meanwhile.
-    pub(crate) async fn refused(&self, used: Option<&HeaderValue>) -> bool {
-        let mut state = self.state.lock().await;
-        if state.current.header.as_ref() != used {
+    pub(crate) fn refused(&self, used: &Current) -> bool {
+        let mut state = self.state.lock();
+        if state.current.header != used.header || state.current.generation != used.generation {
             return true;
         }
         let renewable = matches!(
@@ -187,172 +219,63 @@ impl Credentials {
             Authorization::TokenFile(_) | Authorization::Exec(_)
         );
         if renewable {
-            state.made = None;
+            state.fresh = false;
         }
         renewable
     }
 
     /// Forgets what was read from files and plugins, so that the next request reads it again.
-    pub async fn reload(&self) {
-        self.state.lock().await.made = None;
+    pub fn reload(&self) {
+        self.state.lock().fresh = false;
     }
 
     /// Replaces the configuration, for requests from now on. Files are read and plugins run when the next request comes.
-    pub async fn replace(&self, config: CredentialsConfig) {
-        let mut state = self.state.lock().await;
-        state.config = config;
-        state.made = None;
+    pub fn replace(&self, config: CredentialsConfig) {
+        let mut state = self.state.lock();
+        if *state.config == config {
+            return;
+        }
+        state.config = Arc::new(config);
+        state.version += 1;
+        (state.fresh, state.making) = (false, None);
     }
 
     /// When the credentials that were used last end, where they say so; `None` also before their first use.
-    pub async fn expiry(&self) -> Option<Expiry> {
-        self.state.lock().await.expiry
+    #[must_use]
+    pub fn expiry(&self) -> Option<Expiry> {
+        self.state.lock().expiry
     }
 }
 
-/// Makes the current credentials from the configuration.
-async fn make(state: &mut State) -> Result<(), CredentialsError> {
-    let mut certificate = state.config.certificate.clone();
-    let mut expires = None;
-    // Certificates of the configuration are nobody's to renew.
-    let ends = |at: Option<SystemTime>, renewed| at.map(|at| Expiry { at, renewed });
-    let of_certificate = |one: &ClientCertificate| expiry::of_certificate(&one.certificate);
-    let mut expiry = ends(certificate.as_ref().and_then(of_certificate), false);
-    let header = match &state.config.authorization {
-        Authorization::None => None,
-        Authorization::Token(token) => {
-            expiry = Expiry::sooner(expiry, ends(expiry::of_token(token.expose()), false));
-            Some(bearer(token.expose())?)
-        }
-        Authorization::Basic { username, password } => Some(basic(username, password.expose())?),
-        Authorization::TokenFile(path) => {
-            let token = tokio::fs::read_to_string(path)
-                .await
-                .map_err(|source| CredentialsError::TokenFile {
-                    path: path.display().to_string(),
-                    source,
-                })?;
-            expires = Some(SystemTime::now() + TOKEN_FILE_PERIOD + LEEWAY);
-            expiry = Expiry::sooner(expiry, ends(expiry::of_token(token.trim()), true));
-            Some(bearer(token.trim())?)
-        }
-        Authorization::Exec(plugin) => {
-            let answer = exec::run(plugin).await?;
-            expires = answer.expires;
-            if answer.certificate.is_some() {
-                expiry = None;
-            }
-            let token = answer.token.as_ref().and_then(|token| expiry::of_token(token.expose()));
-            let printed = answer.certificate.as_ref().and_then(of_certificate);
-            expiry = Expiry::sooner(expiry, ends(answer.expires.or(token).or(printed), true));
-            certificate = answer.certificate.or(certificate);
-            answer.token.as_ref().map(|token| bearer(token.expose())).transpose()?
-        }
-    };
-    let before = state.current.certificate.as_deref();
-    let generation = state.current.generation + u64::from(before != certificate.as_ref());
-    state.current = Current {
-        header,
-        certificate: certificate.map(Arc::new),
-        generation,
-    };
-    (state.expires, state.expiry) = (expires, expiry);
-    state.made = Some(Instant::now());
-    Ok(())
-}
-
-fn bearer(token: &str) -> Result<HeaderValue, CredentialsError> {
-    if token.is_empty() {
-        return Err(CredentialsError::Token);
-    }
-    sensitive(&format!("Bearer {token}"))
-}
-
-fn basic(username: &str, password: &str) -> Result<HeaderValue, CredentialsError> {
-    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-    sensitive(&format!("Basic {pair}"))
-}
-
-fn sensitive(text: &str) -> Result<HeaderValue, CredentialsError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| CredentialsError::Token)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn header(credentials: &Credentials) -> String {
-        let current = credentials.current().await.expect("credentials");
-        current.header.expect("a header").to_str().expect("text").to_owned()
+impl State {
+    fn is_fresh(&self) -> bool {
+        let ends = |expires: SystemTime| SystemTime::now() + LEEWAY >= expires;
+        self.fresh && !self.expires.is_some_and(ends)
     }
 
-    fn with(authorization: Authorization) -> Credentials {
-        Credentials::new(CredentialsConfig {
-            certificate: None,
-            authorization,
-        })
-    }
-
-    #[tokio::test]
-    async fn static_credentials_are_not_worth_a_second_try() {
-        let credentials = with(Authorization::Token(Secret::new("t0ken")));
-        assert_eq!(header(&credentials).await, "Bearer t0ken");
-        let used = credentials.current().await.expect("credentials").header;
-        assert!(!credentials.refused(used.as_ref()).await);
-        let basic = with(Authorization::Basic {
-            username: "a".into(),
-            password: Secret::new("b"),
+    /// What is being made, begun where nothing is.
+    fn making(&mut self) -> Making {
+        let config = &self.config;
+        let making = self.making.get_or_insert_with(|| {
+            let config = Arc::clone(config);
+            async move { make(&config).await.map_err(Arc::new) }.boxed().shared()
         });
-        assert_eq!(header(&basic).await, "Basic YTpi");
+        making.clone()
     }
 
-    #[tokio::test]
-    async fn a_token_file_is_read_again_after_401() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("token");
-        std::fs::write(&path, "one\n").expect("written");
-        let credentials = with(Authorization::TokenFile(path.clone()));
-        assert_eq!(header(&credentials).await, "Bearer one");
-        std::fs::write(&path, "two\n").expect("written");
-        assert_eq!(header(&credentials).await, "Bearer one");
-        let used = credentials.current().await.expect("credentials").header;
-        assert!(credentials.refused(used.as_ref()).await);
-        assert_eq!(header(&credentials).await, "Bearer two");
-        // Somebody else was refused with what has been replaced already: worth another try, but not another read.
-        std::fs::write(&path, "three\n").expect("written");
-        assert!(credentials.refused(used.as_ref()).await);
-        assert_eq!(header(&credentials).await, "Bearer two");
-        std::fs::remove_file(&path).expect("removed");
-        credentials.reload().await;
-        let error = credentials.current().await.err().expect("the file is gone").to_string();
-        assert!(error.contains("token file"), "{error}");
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let config = CredentialsConfig {
-            certificate: None,
-            authorization: Authorization::Token(Secret::new("t0ken")),
+    fn take_in(&mut self, made: Made) {
+        let Made {
+            header,
+            certificate,
+            expires,
+            expiry,
+        } = made;
+        let changed = self.current.certificate != certificate;
+        self.current = Current {
+            header,
+            certificate,
+            generation: self.current.generation + u64::from(changed),
         };
-        assert!(!format!("{config:?} {:?}", Credentials::new(config.clone())).contains("t0ken"));
-    }
-
-    #[tokio::test]
-    async fn a_replaced_certificate_changes_the_generation() {
-        let certificate = |text: &str| CredentialsConfig {
-            certificate: Some(ClientCertificate {
-                certificate: text.into(),
-                key: Secret::new("key"),
-            }),
-            authorization: Authorization::None,
-        };
-        let credentials = Credentials::new(certificate("a"));
-        let first = credentials.current().await.expect("credentials").generation;
-        credentials.replace(certificate("a")).await;
-        assert_eq!(credentials.current().await.expect("credentials").generation, first);
-        credentials.replace(certificate("b")).await;
-        assert_eq!(credentials.current().await.expect("credentials").generation, first + 1);
+        (self.expires, self.expiry, self.fresh) = (expires, expiry, true);
     }
 }

@@ -33,7 +33,7 @@ pub enum ChildError {
         cluster: Arc<str>,
         /// Why.
         #[source]
-        source: CredentialsError,
+        source: Arc<CredentialsError>,
     },
     /// The child refused the hub's credentials (401), also after they were renewed.
     #[error(

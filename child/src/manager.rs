@@ -4,7 +4,8 @@
 //! gateway's 502, 503 or 504 says that the child is there; `/readyz` failing with 500 is the child's own trouble and its API
 //! may well serve. After five failures in a row the circuit opens: requests fail at once with
 //! [`ChildError::Unreachable`](crate::ChildError::Unreachable), until a probe succeeds. A 401 makes the hub read its
-//! credentials again.
+//! credentials again. Probes use the connections of requests, because it is these that have to work, but no place among the
+//! requests ([`Limits`](crate::Limits)): who sends too many is told so, and the child stays reachable for others.
 //!
 //! A child with several endpoints goes to another one when a probe fails, and back to a preferred one after that has answered
 //! two probes in a row. A child behind whose address another cluster answers is unreachable at once.
@@ -25,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     body::empty,
     config::ChildConfig,
-    connection::{Child, Lane, RequestDeadline, connector},
+    connection::{Child, Lane, Probe, RequestDeadline, connector},
     error::ChildError,
     failure::Failure,
     transport::Connector,
@@ -141,7 +142,7 @@ impl Children {
         if let Some(existing) = self.get(&config.name).filter(|one| one.config().same_place(&config)) {
             existing.set_identity(config.identity);
             existing.set_limits(config.limits);
-            existing.credentials().replace(config.credentials).await;
+            existing.credentials().replace(config.credentials);
             return Ok(existing);
         }
         let connector = connector(&config)?;
@@ -272,10 +273,11 @@ async fn probe(child: &Child, config: &ProbeConfig) -> Result<(), (Failure, Arc<
     let request = Request::get(config.path.as_str()).body(empty());
     let mut request = request.map_err(|error| failed(error.into()))?;
     request.extensions_mut().insert(RequestDeadline(config.timeout));
+    request.extensions_mut().insert(Probe);
     let response = child.send_regardless(Lane::Requests, request).await.map_err(failed)?;
     match response.status() {
         StatusCode::UNAUTHORIZED => {
-            child.credentials().reload().await;
+            child.credentials().reload();
             let reason = "the hub's credentials are refused (401 Unauthorized)";
             Err((Failure::CredentialsRefused, reason.into()))
         }

@@ -316,13 +316,10 @@ async fn certificates_are_verified_and_presented() {
         json(soon(child.send(get("/"))).await.expect("an answer")).await["certificates"],
         0
     );
-    child
-        .credentials()
-        .replace(CredentialsConfig {
-            certificate: Some(server.client_certificate("hub")),
-            authorization: Authorization::None,
-        })
-        .await;
+    child.credentials().replace(CredentialsConfig {
+        certificate: Some(server.client_certificate("hub")),
+        authorization: Authorization::None,
+    });
     assert_eq!(
         json(soon(child.send(get("/"))).await.expect("an answer")).await["certificates"],
         1

@@ -103,7 +103,7 @@ impl Session {
         // Another replica may have been the first to see the cluster.
         check_identity(uid, &self.facts)?;
         let health = self.health.borrow_and_update().clone();
-        self.expiry = self.child.credentials().expiry().await;
+        self.expiry = self.child.credentials().expiry();
         if let Health::Unreachable { failure, reason, .. } = &health {
             if *failure == Failure::WrongCluster {
                 return Err(Problem::new(failure.reason(), &**reason));
