@@ -1,11 +1,12 @@
 //! Byte streams to a child's API server: the seam between how it is reached and what is said to it.
 //!
-//! * [`direct`]: one endpoint is dialled: names and addresses ([`race`]), a proxy ([`through`]), TLS.
+//! * [`direct`]: one endpoint is dialled: names ([`names`]) and addresses ([`race`]), a proxy ([`through`]), TLS.
 //! * [`endpoints`]: several endpoints of one API server, of which one is used until it fails.
 //! * Tunnels are another [`Connector`] and live elsewhere.
 
 mod direct;
 mod endpoints;
+mod names;
 mod race;
 mod through;
 

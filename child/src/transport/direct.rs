@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use url::Host;
 
-use super::{Connected, Connector, Io, Protocol, keep_alive, race, through::Proxy};
+use super::{Connected, Connector, Io, Protocol, keep_alive, names::Name, race, through::Proxy};
 use crate::{
     config::{ChildConfig, Endpoint, redacted},
     credentials::ClientCertificate,
@@ -22,8 +22,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Dials the API server: TCP, a proxy where one is configured, TLS.
 pub struct DirectConnector {
-    host: String,
-    port: u16,
+    server: Name,
     proxy: Option<Proxy>,
     tls: Option<Tls>,
 }
@@ -45,8 +44,7 @@ struct Configurations {
 impl fmt::Debug for DirectConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectConnector")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("server", &self.server)
             .field("proxy", &self.proxy)
             .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
@@ -107,17 +105,18 @@ impl DirectConnector {
             }
             other => return Err(format!("servers of scheme {other:?} are not supported; use https://")),
         };
-        Ok(Self { host, port, proxy, tls })
+        let server = Name::new(host, port);
+        Ok(Self { server, proxy, tls })
     }
 
     async fn dial(&self, protocol: Protocol, certificate: Option<&Arc<ClientCertificate>>) -> io::Result<Connected> {
         let stream: Box<dyn Io> = match &self.proxy {
             None => {
-                let tcp = race::connect(&self.host, self.port).await?;
+                let tcp = race::connect(&self.server).await?;
                 keep_alive(&tcp)?;
                 Box::new(tcp)
             }
-            Some(proxy) => proxy.connect(&self.host, self.port).await?,
+            Some(proxy) => proxy.connect(self.server.host(), self.server.port()).await?,
         };
         let Some(tls) = &self.tls else {
             return Ok(Connected {
@@ -188,7 +187,12 @@ impl Connector for DirectConnector {
         tokio::time::timeout(CONNECT_TIMEOUT, self.dial(protocol, certificate))
             .await
             .map_err(|_| {
-                let message = format!("no connection within {} s", CONNECT_TIMEOUT.as_secs());
+                let through = self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy:?}"));
+                let message = format!(
+                    "no connection within {} s{}",
+                    CONNECT_TIMEOUT.as_secs(),
+                    through.unwrap_or_default()
+                );
                 ConnectError::io(Failure::Timeout, message)
             })?
     }

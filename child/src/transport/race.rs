@@ -3,16 +3,12 @@
 //! RFC 8305 §5 ("Happy Eyeballs"), in its simple form: the next attempt begins when the last has failed, or has not succeeded
 //! after a delay; the first that succeeds wins, and the others are dropped.
 
-use std::{
-    future::Future,
-    io,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{net::TcpStream, time::Instant};
 
+use super::names::Name;
 use crate::failure::{ConnectError, Failure};
 
 /// RFC 8305 §8: the recommended Connection Attempt Delay.
@@ -71,15 +67,13 @@ where
     }
 }
 
-/// Connects to the first address of `host` that answers. An address in brackets or without is one.
+/// Connects to the first address of `name` that answers.
 ///
 /// # Errors
 /// When the name is unknown, or none of its addresses can be connected to.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let addresses = match host.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, port)],
-        Err(_) => resolve(host, port).await?,
-    };
+pub(super) async fn connect(name: &Name) -> io::Result<TcpStream> {
+    let mut addresses = interleaved(name.addresses().await?);
+    addresses.truncate(ADDRESSES);
     let several = addresses.len() > 1;
     let attempts = addresses.into_iter().map(async |address| {
         TcpStream::connect(address).await.map_err(|error| match several {
@@ -88,20 +82,6 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
         })
     });
     Ok(race(attempts, ADDRESS_DELAY).await?.1)
-}
-
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let unknown = |why: &dyn std::fmt::Display| {
-        ConnectError::io(Failure::Dns, format!("the name {host} cannot be resolved: {why}"))
-    };
-    let found = tokio::net::lookup_host((host, port)).await;
-    let found: Vec<SocketAddr> = found.map_err(|error| unknown(&error))?.collect();
-    if found.is_empty() {
-        return Err(unknown(&"it has no address"));
-    }
-    let mut addresses = interleaved(found);
-    addresses.truncate(ADDRESSES);
-    Ok(addresses)
 }
 
 /// RFC 8305 §4: families alternate, beginning with that of the first; otherwise the order is the resolver's (RFC 6724).
@@ -126,7 +106,12 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use futures::{FutureExt as _, future::BoxFuture};
+    use parking_lot::Mutex;
+    use tokio::net::TcpListener;
+    use umbra_show::Item;
 
     const DELAY: Duration = Duration::from_millis(250);
 
@@ -200,16 +185,54 @@ mod tests {
 
     #[tokio::test]
     async fn names_and_refusals_are_told_apart() {
-        let error = connect("no-such-host.invalid", 443).await.unwrap_err();
+        let error = connect(&Name::new("no-such-host.invalid", 443)).await.unwrap_err();
         assert_eq!(Failure::of_io(&error), Failure::Dns);
         assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
         // Bound and closed again: nobody listens there.
-        let free = tokio::net::TcpListener::bind("[::1]:0")
+        let error = connect(&Name::new("::1", closed("[::1]:0").await.port()))
             .await
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let error = connect("::1", free.port()).await.unwrap_err();
+            .unwrap_err();
         assert_eq!(Failure::of_io(&error), Failure::ConnectionRefused);
+    }
+
+    /// An address at which nobody listens.
+    async fn closed(address: &str) -> SocketAddr {
+        TcpListener::bind(address).await.unwrap().local_addr().unwrap()
+    }
+
+    /// Listens and takes no connection: the queue of those that wait is full, so the kernel drops what comes.
+    async fn silent() -> (TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(connected.unwrap());
+        }
+        (listener, queued)
+    }
+
+    #[tokio::test]
+    async fn dead_addresses_of_a_name_are_passed_over() {
+        let item = Item::open("children.names");
+        let (silent, _queued) = silent().await;
+        let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (silent, alive_at) = (silent.local_addr().unwrap(), alive.local_addr().unwrap());
+        let refused = [closed("127.0.0.1:0").await, closed("[::1]:0").await];
+        // What the name means now.
+        let answer = Arc::new(Mutex::new(vec![refused[0], silent, refused[1], alive_at]));
+        let read = Arc::clone(&answer);
+        let name = Name::resolved_by("child.test", 443, move |_, _| Ok(read.lock().clone()));
+        assert_eq!(connect(&name).await.unwrap().peer_addr().unwrap(), alive_at);
+        // The server has moved, and the address it had answers no more.
+        let moved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        drop(alive);
+        *answer.lock() = vec![alive_at, moved.local_addr().unwrap()];
+        assert_eq!(
+            connect(&name).await.unwrap().peer_addr().unwrap(),
+            moved.local_addr().unwrap()
+        );
+        item.pass("refused, silent and IPv6 addresses passed over for the one that answers; another answer followed");
     }
 }

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_socks::tcp::Socks5Stream;
 use url::{Host, Url};
 
-use super::{Io, keep_alive, race};
+use super::{Io, keep_alive, names::Name, race};
 use crate::{
     config::redacted,
     failure::{ConnectError, Failure},
@@ -34,8 +34,7 @@ const ANSWER_LIMIT: usize = 16 << 10;
 pub(super) struct Proxy {
     /// As people may see it: without credentials.
     shown: String,
-    host: String,
-    port: u16,
+    server: Name,
     kind: Kind,
     credentials: Option<Credentials>,
 }
@@ -99,8 +98,7 @@ impl Proxy {
         });
         Ok(Self {
             shown,
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: url.port().unwrap_or(port),
+            server: Name::new(host.trim_matches(['[', ']']), url.port().unwrap_or(port)),
             kind,
             credentials,
         })
@@ -111,9 +109,7 @@ impl Proxy {
     /// # Errors
     /// When the proxy does not answer, or does not connect.
     pub(super) async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Io>> {
-        let tcp = race::connect(&self.host, self.port)
-            .await
-            .map_err(|error| self.failed(&error))?;
+        let tcp = race::connect(&self.server).await.map_err(|error| self.failed(&error))?;
         keep_alive(&tcp)?;
         let connected: io::Result<Box<dyn Io>> = match &self.kind {
             Kind::Connect => self.ask(tcp, host, port).await,
@@ -202,7 +198,11 @@ mod tests {
 
     #[test]
     fn each_scheme_has_its_port() {
-        let address = |url| proxy(url).map(|one| (one.host, one.port)).unwrap();
+        let address = |url| {
+            proxy(url)
+                .map(|one| (one.server.host().to_owned(), one.server.port()))
+                .unwrap()
+        };
         assert_eq!(address("http://p.test"), ("p.test".to_owned(), 80));
         assert_eq!(address("https://p.test"), ("p.test".to_owned(), 443));
         assert_eq!(address("socks5://[::1]"), ("::1".to_owned(), 1080));
