@@ -155,6 +155,13 @@ impl ChildConfig {
             .collect()
     }
 
+    /// Whether both lead to the same servers, through the same proxies, and trust them for the same reasons. Credentials, limits
+    /// and identities may differ.
+    #[must_use]
+    pub fn same_endpoints(&self, other: &Self) -> bool {
+        self.allow_plaintext == other.allow_plaintext && self.endpoints() == other.endpoints()
+    }
+
     /// Whether both are the same place, reached in the same way.
     pub(crate) fn same_place(&self, other: &Self) -> bool {
         let connectors = match (&self.connector, &other.connector) {
@@ -162,10 +169,7 @@ impl ChildConfig {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        connectors
-            && self.allow_plaintext == other.allow_plaintext
-            && self.cluster_uid == other.cluster_uid
-            && self.endpoints() == other.endpoints()
+        connectors && self.cluster_uid == other.cluster_uid && self.same_endpoints(other)
     }
 }
 

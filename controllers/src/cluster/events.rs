@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use umbra_api::cluster::{ManagedCluster, ManagedClusterStatus};
 
 use crate::cluster::FIELD_MANAGER;
+use crate::cluster::status::NEW_CREDENTIALS_FAIL;
 
 /// Where Events about objects without a namespace go (`record.Eventf` of client-go).
 const NAMESPACE: &str = "default";
@@ -102,7 +103,8 @@ fn occurrences(
         told && then.is_none_or(|then| (&then.status, &then.reason) != (&now.status, &now.reason))
     });
     let turned = turned.filter_map(|now| {
-        let good = (now.type_ == CREDENTIALS_EXPIRING) == (now.status == "False");
+        // Requests get through, and somebody has to do something all the same.
+        let good = (now.type_ == CREDENTIALS_EXPIRING) == (now.status == "False") && now.reason != NEW_CREDENTIALS_FAIL;
         if now.type_ == CREDENTIALS_EXPIRING && good {
             return None;
         }
@@ -120,7 +122,28 @@ fn occurrences(
             at,
         })
     });
-    turned.collect()
+    turned.chain(moved(cluster, before, after, at)).collect()
+}
+
+/// Another endpoint of the cluster is in use.
+fn moved(
+    cluster: &ManagedCluster,
+    before: &ManagedClusterStatus,
+    after: &ManagedClusterStatus,
+    at: Timestamp,
+) -> Option<Occurrence> {
+    let (from, to) = (&before.endpoint, &after.endpoint);
+    if from == to || from.is_empty() || to.is_empty() {
+        return None;
+    }
+    Some(Occurrence {
+        cluster: cluster.metadata.name.clone()?,
+        uid: cluster.metadata.uid.clone()?,
+        kind: "Normal",
+        reason: "EndpointChanged".to_owned(),
+        message: shortened(&format!("requests go to {to} from now on, and no longer to {from}")),
+        at,
+    })
 }
 
 fn shortened(message: &str) -> String {
@@ -248,12 +271,36 @@ mod tests {
             told(&copying, &[("Synced", "True", "Copied")]),
             [("Normal", "Synced".to_owned())]
         );
+        let kept = [("Reachable", "True", "NewCredentialsFail")];
+        assert_eq!(told(&up, &kept), [("Warning", "NewCredentialsFail".to_owned())]);
+        assert_eq!(told(&kept, &up), [("Normal", "Reachable".to_owned())]);
         let valid = [("CredentialsExpiring", "False", "Valid")];
         assert_eq!(told(&[], &valid), []);
         assert_eq!(
             told(&valid, &[("CredentialsExpiring", "True", "ExpiresSoon")]),
             [("Warning", "ExpiresSoon".to_owned())]
         );
+    }
+
+    #[test]
+    fn another_endpoint_is_told_of() {
+        let at = |endpoint: &str| ManagedClusterStatus {
+            endpoint: endpoint.to_owned(),
+            ..ManagedClusterStatus::default()
+        };
+        let told =
+            |before: &str, after: &str| occurrences(&cluster(), &at(before), &at(after), Timestamp::UNIX_EPOCH).pop();
+        let moved = told("https://a.test", "https://b.test").unwrap();
+        assert_eq!((moved.kind, moved.reason.as_str()), ("Normal", "EndpointChanged"));
+        assert!(moved.message.contains("https://b.test") && moved.message.contains("https://a.test"));
+        // The first connection is no change, and neither is an end of having several.
+        for (before, after) in [
+            ("", "https://a.test"),
+            ("https://a.test", ""),
+            ("https://a.test", "https://a.test"),
+        ] {
+            assert_eq!(told(before, after), None);
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::copy::{ChildSource, ClusterCopy, ClusterState};
 const REFRESH: Duration = Duration::from_secs(60);
 /// How soon again, where it was to say who it is and could not.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked which of several endpoints is in use: as often as they are probed.
+const LOOK: Duration = Duration::from_secs(10);
 /// How often copies are counted while they are not up to date, and else.
 const COUNT_SOON: Duration = Duration::from_secs(2);
 const COUNT: Duration = Duration::from_secs(60);
@@ -210,7 +212,11 @@ impl Session {
         }
         let copying = self.copying.as_ref().zip(self.counted);
         let count = copying.map(|(copying, counted)| counted + count_period(&copying.state.borrow()));
-        [count, renewal, Some(self.refresh_at)].into_iter().flatten().min()
+        let look = self.child.endpoint().map(|_| Instant::now() + LOOK);
+        [count, renewal, look, Some(self.refresh_at)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Waits until the health or the state of the copies changes. May be dropped and called again.

@@ -16,6 +16,9 @@ const AHEAD: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Resources that a message names.
 const NAMED: usize = 3;
 
+/// The reason of `Reachable` while the credential before is used, because the one stored since does not work.
+pub(super) const NEW_CREDENTIALS_FAIL: &str = "NewCredentialsFail";
+
 /// What a condition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -88,7 +91,15 @@ pub(super) fn keeping_credential(problem: &Problem) -> Finding {
         "the API server answers; the new credential does not work, and the one before is still used: {}",
         problem.message
     );
-    Finding::yes("NewCredentialsFail", message)
+    Finding::yes(NEW_CREDENTIALS_FAIL, message)
+}
+
+/// The finding on a cluster that does not answer with the credential in use, nor with the one stored since.
+pub(super) fn neither_credential(health: &Health, problem: &Problem) -> Finding {
+    let mut finding = connected(health);
+    finding.message.push_str("; the new credential does not work either: ");
+    finding.message.push_str(&problem.message);
+    finding
 }
 
 /// The finding on a credential that says when it ends.
@@ -354,6 +365,21 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn where_neither_credential_works_both_are_told_of() {
+        let refused = Health::Unreachable {
+            since: at(1000),
+            failure: Failure::CredentialsRefused,
+            reason: "401 Unauthorized".into(),
+        };
+        let finding = neither_credential(&refused, &Problem::new("DNS", "no such host"));
+        assert_eq!((finding.holds, finding.reason), (false, "CredentialsRefused"));
+        assert!(
+            finding.message.contains("401") && finding.message.contains("no such host"),
+            "{finding:?}"
+        );
     }
 
     #[test]

@@ -311,7 +311,9 @@ impl Worker {
             Some(last) => last.attempt.saturating_add(1),
             None => 1,
         };
-        let connected = match wanted.config(cluster, self.parts.tunnels.as_ref()) {
+        let config = wanted.config(cluster, self.parts.tunnels.as_ref());
+        let rotates = config.as_ref().is_ok_and(|config| self.rotates(wanted, config));
+        let connected = match config {
             Ok(config) => self.try_connect(config).await,
             Err(problem) => Err(problem),
         };
@@ -328,15 +330,25 @@ impl Worker {
                 );
                 self.phase = Phase::Connected(Box::new(session));
             }
-            Err(problem) => self.keep_or_retry(wanted.clone(), problem, attempt).await,
+            Err(problem) => self.keep_or_retry((wanted.clone(), rotates), problem, attempt).await,
+        }
+    }
+
+    /// Whether what is wanted differs from the present connection by its credential alone. Another server, proxy or authority is
+    /// none: who names one no longer wants the one before, and does not have it kept by mistake.
+    fn rotates(&self, wanted: &Wanted, config: &ChildConfig) -> bool {
+        match &self.phase {
+            Phase::Connected(session) => {
+                session.wanted.same_connection(wanted) && session.child.config().same_endpoints(config)
+            }
+            _ => false,
         }
     }
 
     /// A credential that does not work yet does not end a connection that works with the one before.
-    async fn keep_or_retry(&mut self, wanted: Wanted, problem: Problem, attempt: u32) {
-        let rotates = |session: &Session| session.wanted.same_connection(&wanted);
+    async fn keep_or_retry(&mut self, (wanted, rotates): (Wanted, bool), problem: Problem, attempt: u32) {
         match &mut self.phase {
-            Phase::Connected(session) if problem.is_of_credential() && rotates(session) => {
+            Phase::Connected(session) if rotates && problem.is_of_credential() => {
                 session.renewal = Some(Retrying {
                     at: Instant::now() + retry::pause(attempt),
                     wanted,
@@ -357,7 +369,10 @@ impl Worker {
             ..config.clone()
         };
         let stranger = Temporary(Child::new(asked).map_err(|error| facts::problem(&error))?);
-        let facts = facts::read(&stranger.0).await;
+        let facts = match stranger.0.prepare().await {
+            Ok(()) => facts::read(&stranger.0).await,
+            Err(error) => Err(facts::problem(&error)),
+        };
         stranger.0.close().await;
         let facts = facts?;
         check_identity(&recorded, &facts)?;
@@ -465,7 +480,8 @@ impl Worker {
     fn connected(&self, cluster: &ManagedCluster, session: &Session) -> ManagedClusterStatus {
         let reachable = match (session.health(), &session.renewal) {
             (Ok(Health::Reachable | Health::Unknown), Some(renewal)) => status::keeping_credential(&renewal.problem),
-            (Ok(health), _) => status::connected(&health),
+            (Ok(health), Some(renewal)) => status::neither_credential(&health, &renewal.problem),
+            (Ok(health), None) => status::connected(&health),
             (Err(problem), _) => status::not_connected(problem),
         };
         let link = Link {

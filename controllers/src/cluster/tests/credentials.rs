@@ -1,7 +1,12 @@
 //! Credentials that are renewed, well and badly, and the Events that tell of a cluster.
 
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use umbra_child::kubeconfig::{Kubeconfig, User};
 use umbra_show::Item;
 
@@ -59,6 +64,7 @@ async fn a_credential_that_does_not_work_ends_no_connection() {
     let kept = hub.condition(condition::REACHABLE, "True", "NewCredentialsFail").await;
     let conditions = kept.status.unwrap().conditions;
     assert!(conditions[0].message.contains("401"), "{}", conditions[0].message);
+    assert_eq!(hub.event("NewCredentialsFail", 1).await, "Warning");
     let _: serde_json::Value = connected.get_json("/api/v1/namespaces/kube-system").await.unwrap();
 
     // The program is named and not run.
@@ -81,4 +87,91 @@ async fn a_credential_that_does_not_work_ends_no_connection() {
     item.pass(
         "a refused credential left the connection of the one before; an exec plugin was not run; Events tell of both",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_another_server_no_longer_wants_the_one_before() {
+    let item = Item::open("children.credentials.moved");
+    let hub = Hub::start(Arc::new(Embedded::in_memory())).await;
+    let child = simulated(&hub, Data::InMemory).await;
+    hub.create_secret(&child).await;
+    hub.create_cluster().await;
+    hub.condition(condition::READY, "True", "Ready").await;
+
+    // Bound and closed again: nobody listens there.
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nowhere = free.local_addr().unwrap();
+    drop(free);
+    let good = child.kubeconfig();
+    let mut moved = good.clone();
+    moved.clusters[0].cluster.server = format!("https://{nowhere}");
+    hub.replace_secret(&moved).await;
+    let lost = hub.condition(condition::REACHABLE, "False", "ConnectionRefused").await;
+    let message = lost.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains(&nowhere.to_string()), "{message}");
+    assert!(hub.children.get("east").is_none(), "nothing goes to the server before");
+    assert!(!hub.keys("/umbra/copies/core/pods/east/").await.is_empty());
+    hub.replace_secret(good).await;
+    hub.condition(condition::READY, "True", "Ready").await;
+
+    // The same for an authority that is not trusted any more.
+    let mut distrusted = good.clone();
+    distrusted.clusters[0].cluster.certificate_authority_data = Some(BASE64.encode(authority().0.pem()));
+    hub.replace_secret(&distrusted).await;
+    hub.condition(condition::REACHABLE, "False", "TLS").await;
+    assert!(hub.children.get("east").is_none());
+    hub.replace_secret(good).await;
+    hub.condition(condition::READY, "True", "Ready").await;
+    hub.stop().await;
+    item.pass("another server and another authority in the Secret end the connection before them, and the copies stay");
+}
+
+/// A certificate authority, and what signs with it.
+fn authority() -> (Certificate, Issuer<'static, KeyPair>) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap(), Issuer::new(params, key))
+}
+
+/// A user with a token that works and a certificate that ends after so many days.
+fn ending_in(days: u32, token: &str) -> User {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let mut params = CertificateParams::new(vec!["hub".to_owned()]).unwrap();
+    let now = SystemTime::now();
+    params.not_before = (now - DAY).into();
+    params.not_after = (now + days * DAY).into();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority().1).unwrap();
+    User {
+        client_certificate_data: Some(BASE64.encode(certificate.pem())),
+        client_key_data: Some(BASE64.encode(key.serialize_pem())),
+        token: Some(token.to_owned()),
+        ..User::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_ends_is_told_of_7_days_ahead() {
+    let item = Item::open("children.credentials.expiry");
+    let hub = Hub::start(Arc::new(Embedded::in_memory())).await;
+    let child = simulated(&hub, Data::InMemory).await;
+    hub.create_secret(&child).await;
+    hub.create_cluster().await;
+    hub.condition(condition::READY, "True", "Ready").await;
+    for (days, status, reason) in [(8, "False", "Valid"), (6, "True", "ExpiresSoon")] {
+        let mut kubeconfig = child.kubeconfig().clone();
+        kubeconfig.users[0].user = ending_in(days, child.token());
+        hub.replace_secret(&kubeconfig).await;
+        hub.condition(condition::CREDENTIALS_EXPIRING, status, reason).await;
+        eventually("the status says when it ends", async || {
+            let ends = hub.clusters().get("east").await.unwrap().status?.credentials_expire?;
+            let left = ends.0.as_second() - jiff::Timestamp::now().as_second();
+            (left / (24 * 3600) == i64::from(days) - 1).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(hub.event("ExpiresSoon", 1).await, "Warning");
+    hub.stop().await;
+    item.pass("8 days: Valid; 6 days: CredentialsExpiring and a Warning; status.credentialsExpire says when");
 }
