@@ -2,13 +2,19 @@
 //!
 //! The grammar is that of `k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`
 //! (`RequestInfoFactory.NewRequestInfo`): `/{api|apis/{group}}/{version}[/namespaces/{namespace}]/{resource}[/{name}
-//! [/{subresource}…]]`; everything else is a non-resource path.
+//! [/{subresource}…]]`; everything else is a non-resource path. The deprecated prefixes `watch` and `proxy` before the resource
+//! are verbs.
 //!
-//! Deviation: the deprecated `/watch/` and `/proxy/` path prefixes are read as resource names are, so they end in 404.
+//! Deviations: repeated slashes count as one, as they are sent on to children; and the name that a field selector asks for is
+//! apart ([`RequestInfo::selected_name`]), because the path has none.
+
+use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
 use crate::gvk::{GroupResource, GroupVersion, GroupVersionResource};
+use crate::names::is_path_segment;
+use crate::selector::FieldSelector;
 
 /// Where the roots of children, views and fleets hang below the hub.
 const ROOTS_PREFIX: &str = "/apis/umbra.dev/v1alpha1/";
@@ -92,9 +98,11 @@ pub struct RequestInfo {
     pub is_resource_request: bool,
     /// The path below the root, as sent.
     pub path: String,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for non-resource paths the
-    /// lower-case method.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, and `proxy` of old; empty for
+    /// methods that have none. For non-resource paths the lower-case method.
     pub verb: String,
+    /// Whether the verb is one of the deprecated path prefixes: `/api/v1/watch/pods`.
+    pub verb_is_in_path: bool,
     /// The API group; empty for core.
     pub group: String,
     /// The version.
@@ -107,6 +115,9 @@ pub struct RequestInfo {
     pub subresource: String,
     /// The object's name; empty for collections.
     pub name: String,
+    /// The one name that the field selector of a list or a watch leaves (`metadata.name=x`); empty for all. Permissions for
+    /// names count for such requests.
+    pub selected_name: String,
     /// What follows the subresource, joined by slashes; for `proxy` subresources and the like.
     pub rest: String,
 }
@@ -144,8 +155,23 @@ impl RequestInfo {
             _ => return info,
         };
         info.is_resource_request = true;
+        let rest = match *rest {
+            // kube-apiserver calls a request malformed that says no more than this; it is for nothing then.
+            ["watch" | "proxy"] => return info,
+            [verb @ ("watch" | "proxy"), ref rest @ ..] => {
+                verb.clone_into(&mut info.verb);
+                info.verb_is_in_path = true;
+                rest
+            }
+            _ => rest,
+        };
         info.read_resource(rest);
-        info.verb = info.resource_verb(method, query).to_owned();
+        if !info.verb_is_in_path {
+            info.verb = info.resource_verb(method, query).to_owned();
+        }
+        if !info.verb_is_in_path && matches!(info.verb.as_str(), "list" | "watch") {
+            info.selected_name = selected_name(query);
+        }
         info
     }
 
@@ -164,7 +190,10 @@ impl RequestInfo {
         let mut next = || parts.next().map(|part| (*part).to_owned()).unwrap_or_default();
         self.resource = next();
         self.name = next();
-        self.subresource = next();
+        // What is behind a name in `/proxy/` of old belongs to the program there.
+        if !(self.verb_is_in_path && self.verb == "proxy") {
+            self.subresource = next();
+        }
         self.rest = parts.copied().collect::<Vec<_>>().join("/");
     }
 
@@ -176,9 +205,10 @@ impl RequestInfo {
             "PATCH" => "patch",
             "DELETE" if collection => "deletecollection",
             "DELETE" => "delete",
-            _ if collection && watch_is_asked(query) => "watch",
-            _ if collection => "list",
-            _ => "get",
+            "GET" | "HEAD" if collection && watch_is_asked(query) => "watch",
+            "GET" | "HEAD" if collection => "list",
+            "GET" | "HEAD" => "get",
+            _ => "",
         }
     }
 
@@ -207,106 +237,51 @@ impl RequestInfo {
     }
 }
 
-/// `watch=true`, `watch=1` or a bare `watch`, as Go's `strconv.ParseBool` conversion of query parameters reads it.
+/// Whether `watch` is in the query and neither `0` nor `false`, as Kubernetes reads booleans there
+/// (`runtime.Convert_Slice_string_To_bool`): `watch=` and `watch=no` are a yes.
 fn watch_is_asked(query: &str) -> bool {
-    query.split('&').any(|pair| match pair.split_once('=') {
-        Some(("watch", value)) => !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F"),
-        Some(_) => false,
-        None => pair == "watch",
-    })
+    first_value(query, "watch").is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+}
+
+/// The name that a field selector asks for, where it can be one.
+fn selected_name(query: &str) -> String {
+    let selector = first_value(query, "fieldSelector").unwrap_or_default();
+    let parsed = selector.parse::<FieldSelector>().ok();
+    let name = parsed
+        .as_ref()
+        .and_then(|fields| fields.requires_exact_match("metadata.name"));
+    name.filter(|name| is_path_segment(name)).unwrap_or_default().to_owned()
+}
+
+fn first_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    parameters(query).find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// The parameters of a query, as Go reads them (`net/url.ParseQuery`): pairs with a semicolon or a broken escape are left out.
+/// Everybody has to read queries by this one function: who may do something depends on it, and what is done.
+pub fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty() && !pair.contains(';'))
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .filter_map(|(key, value)| Some((decoded(key)?, decoded(value)?)))
+}
+
+/// `None` for a broken escape.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    let is_whole = |at: usize| is_digit(bytes.get(at + 1)) && is_digit(bytes.get(at + 2));
+    if !(0..bytes.len()).all(|at| bytes[at] != b'%' || is_whole(at)) {
+        return None;
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8_lossy().into_owned();
+    Some(Cow::Owned(decoded))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn roots_are_split_off() {
-        let path = "/apis/umbra.dev/v1alpha1/views/all/proxy/api/v1/pods";
-        let split = RootPath::split(path);
-        assert_eq!(split.root, RootName::View("all"));
-        assert_eq!(split.prefix, "/apis/umbra.dev/v1alpha1/views/all/proxy");
-        assert_eq!(split.path, "/api/v1/pods");
-        assert_eq!(split.root.prefix(), split.prefix);
-        assert_eq!(RootPath::split("/apis/umbra.dev/v1alpha1/fleets/a/proxy").path, "/");
-    }
-
-    #[test]
-    fn paths_that_only_look_like_roots_are_the_hubs() {
-        for path in [
-            "/api/v1/pods",
-            "/apis/umbra.dev/v1alpha1/views/all",
-            "/apis/umbra.dev/v1alpha1/views/all/proxyless/api",
-            "/apis/umbra.dev/v1alpha1/views//proxy/api",
-            "/apis/umbra.dev/v1alpha1/placements/all/proxy/api",
-        ] {
-            assert_eq!(
-                RootPath::split(path),
-                RootPath {
-                    root: RootName::Hub,
-                    prefix: "",
-                    path
-                }
-            );
-        }
-    }
-
-    #[test]
-    fn resource_paths() {
-        let cases: &[(&str, &str, &str, [&str; 7])] = &[
-            ("GET", "/api/v1/pods", "", ["list", "", "v1", "", "pods", "", ""]),
-            (
-                "GET",
-                "/api/v1/pods",
-                "watch=1",
-                ["watch", "", "v1", "", "pods", "", ""],
-            ),
-            (
-                "GET",
-                "/api/v1/pods",
-                "watch=false",
-                ["list", "", "v1", "", "pods", "", ""],
-            ),
-            (
-                "GET",
-                "/api/v1/namespaces/a",
-                "",
-                ["get", "", "v1", "a", "namespaces", "a", ""],
-            ),
-            (
-                "PUT",
-                "/api/v1/namespaces/a/finalize",
-                "",
-                ["update", "", "v1", "a", "namespaces", "a", "finalize"],
-            ),
-            (
-                "DELETE",
-                "/api/v1/namespaces/a/pods",
-                "",
-                ["deletecollection", "", "v1", "a", "pods", "", ""],
-            ),
-            (
-                "PATCH",
-                "/apis/apps/v1/namespaces/a/deployments/w%40c/scale",
-                "",
-                ["patch", "apps", "v1", "a", "deployments", "w@c", "scale"],
-            ),
-        ];
-        for (method, path, query, want) in cases {
-            let info = RequestInfo::parse(method, path, query);
-            let got = [
-                info.verb.as_str(),
-                &info.group,
-                &info.version,
-                &info.namespace,
-                &info.resource,
-                &info.name,
-                &info.subresource,
-            ];
-            assert_eq!(&got, want, "{method} {path}?{query}");
-            assert!(info.is_resource_request);
-        }
-        assert!(!RequestInfo::parse("GET", "/apis/apps/v1", "").is_resource_request);
-        assert_eq!(RequestInfo::parse("GET", "/version", "").verb, "get");
-    }
-}
+mod tests;

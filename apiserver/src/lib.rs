@@ -16,7 +16,8 @@
 //! Deliberate deviations from kube-apiserver:
 //! - Answers are JSON only: clients that take nothing else get 406. Objects of built-in kinds are read as protobuf
 //!   (made JSON on arrival by [`umbra_protobuf`]) and all objects as YAML; neither is written, and CBOR gets 415.
-//! - Watches over WebSocket are not served; neither are the deprecated `/watch/` paths and watches of a single name.
+//! - Watches over WebSocket are not served; neither are the deprecated `/watch/` and `/proxy/` paths, and watches of a single
+//!   name. Children serve them.
 //! - Pretty printing stops at 4 MiB, so that curl on a large list stays cheap.
 //! - `/healthz`, `/livez`, `/readyz` and `/version` need no identity; everything else does.
 //! - Paths with `.` or `..` segments are refused rather than redirected, so that nothing escapes the root it entered.

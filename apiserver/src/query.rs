@@ -3,11 +3,10 @@
 //! Conversions are those of Go's query decoding (`k8s.io/apimachinery/pkg/runtime/converter.go`), checks those of
 //! `apis/meta/internalversion/validation` and `apis/meta/v1/validation`.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
+use umbra_apimachinery::request::parameters;
 use umbra_apimachinery::status::Status;
 use umbra_registry::request::{
     FieldValidation, GetOptions, ListOptions, PatchType, ResourceVersionMatch, WriteOptions,
@@ -34,18 +33,7 @@ pub(crate) struct Query {
 impl Query {
     /// Reads what follows the question mark.
     pub(crate) fn parse(query: &str) -> Self {
-        let decode = |text: &str| {
-            let spaced = if text.contains('+') {
-                Cow::Owned(text.replace('+', " "))
-            } else {
-                Cow::Borrowed(text)
-            };
-            percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-        };
-        let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key), decode(value))
-        });
+        let pairs = parameters(query).map(|(key, value)| (key.into_owned(), value.into_owned()));
         Self { pairs: pairs.collect() }
     }
 

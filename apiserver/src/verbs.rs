@@ -52,6 +52,9 @@ pub(crate) async fn serve(
     ) {
         return Err(method_not_allowed());
     }
+    if info.verb_is_in_path {
+        return Err(Status::no_such_path());
+    }
     let Some(resource) = api.resource(&info.group_version_resource()) else {
         return review_or_nothing(server, api, context, request).await;
     };

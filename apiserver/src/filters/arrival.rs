@@ -56,8 +56,8 @@ impl Arrival {
         let below = RootPath::split(&path).path;
         let info = RequestInfo::parse(request.method().as_str(), below, &raw_query);
         // Kubernetes' own rule (`BasicLongRunningRequestCheck`), which is why roots hang below `proxy` subresources.
-        let long_running =
-            info.is_resource_request && (info.verb == "watch" || verbs::is_connection(&info.subresource));
+        let long_running = info.is_resource_request
+            && (matches!(info.verb.as_str(), "watch" | "proxy") || verbs::is_connection(&info.subresource));
         let given = request.headers().get(AUDIT_ID).filter(|id| is_audit_id(id)).cloned();
         let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok());
         Self {

@@ -115,7 +115,7 @@ impl ApiServer {
 /// Methods are chosen by clients; labels are not.
 fn known_verb(verb: &str) -> &str {
     match verb {
-        "get" | "list" | "watch" | "create" | "update" | "patch" | "delete" | "deletecollection" | "post" | "put"
+        "get" | "list" | "watch" | "proxy" | "create" | "update" | "patch" | "delete" | "deletecollection" | "post" | "put"
         | "head" | "options" => verb,
         _ => "other",
     }

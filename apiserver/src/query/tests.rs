@@ -1,3 +1,5 @@
+use umbra_apimachinery::request::RequestInfo;
+
 use super::*;
 
 #[test]
@@ -28,6 +30,23 @@ fn watches_from_anywhere_start_with_what_is_there() {
     let options = Query::parse(informer).list_options(true).unwrap();
     assert_eq!(options.timeout_seconds, Some(300));
     assert!(options.allow_watch_bookmarks);
+}
+
+/// Who may list one object by its name is let in by what [`RequestInfo`] reads, and served by what is read here.
+#[test]
+fn what_is_judged_is_what_is_selected() {
+    for query in [
+        "fieldSelector=metadata.name%3Da",
+        "fieldSelector=metadata.namespace!%3D;x&fieldSelector=metadata.name%3Da",
+        "fieldSelector=metadata.namespace!%3D%zz&fieldSelector=metadata.name%3Da",
+        "field%53elector=metadata.name%3Da&fieldSelector=",
+        "watch=0;&watch=1&fieldSelector=metadata.name%3Da",
+    ] {
+        let info = RequestInfo::parse("GET", "/api/v1/pods", query);
+        let options = Query::parse(query).list_options(false).unwrap();
+        assert_eq!(info.selected_name, "a", "{query}");
+        assert_eq!(options.field_selector, "metadata.name=a", "{query}");
+    }
 }
 
 #[test]

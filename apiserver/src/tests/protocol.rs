@@ -237,6 +237,25 @@ async fn requests_are_counted() {
 }
 
 #[tokio::test]
+async fn watches_of_old_count_as_watches_and_are_served_by_children_alone() {
+    let server = FakeHub::new(1, 0).server();
+    let child = "/apis/umbra.dev/v1alpha1/managedclusters/member1/proxy/api/v1/watch/namespaces/shop/pods";
+    assert_eq!(get(&server, child, &[]).await.code, 200);
+    for path in [
+        "/api/v1/watch/namespaces/shop/pods",
+        "/api/v1/proxy/namespaces/shop/pods/a",
+        "/api/v1/watch",
+    ] {
+        assert_eq!(get(&server, path, &[]).await.code, 404, "{path}");
+    }
+    let text = get(&server, "/metrics", &[]).await.text().to_owned();
+    let line = r#"umbra_apiserver_requests_total{root="cluster",verb="watch",group="",resource="pods",code="200"} 1"#;
+    assert!(text.contains(line), "{text}");
+    let line = r#"umbra_apiserver_proxied_requests_total{cluster="member1",verb="watch",code="200"} 1"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test]
 async fn a_request_whose_client_goes_is_written_down() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");

@@ -134,12 +134,14 @@ fn said_to_discovery(context: &RequestContext, status: Status) -> Status {
 /// container that says nothing has no answer yet.
 fn lasts(info: &RequestInfo) -> bool {
     info.is_resource_request
-        && (info.verb == "watch" || info.subresource == "log" || RUNNING.contains(&info.subresource.as_str()))
+        && (matches!(info.verb.as_str(), "watch" | "proxy")
+            || info.subresource == "log"
+            || RUNNING.contains(&info.subresource.as_str()))
 }
 
 fn only_reads(method: &Method, info: &RequestInfo) -> bool {
     // `/api/v1/proxy/…` is how proxies were reached before they were subresources.
-    if RUNNING.contains(&info.subresource.as_str()) || info.resource == "proxy" {
+    if RUNNING.contains(&info.subresource.as_str()) || info.verb == "proxy" {
         return false;
     }
     let asks = *method == Method::POST && info.subresource.is_empty() && is_question(info);
@@ -149,7 +151,9 @@ fn only_reads(method: &Method, info: &RequestInfo) -> bool {
 /// Whether a request changes to another protocol for something else than to watch or to follow a log. Aggregated APIs run
 /// things under names of their own, as `virtualmachineinstances/console` of KubeVirt, by GET.
 fn may_run(headers: &HeaderMap, info: &RequestInfo) -> bool {
-    upgrade::is_requested(headers) && info.verb != "watch" && info.subresource != "log"
+    // A subresource of a watch by its path is whatever the server there takes it for.
+    let watches = info.verb == "watch" && info.subresource.is_empty();
+    upgrade::is_requested(headers) && !watches && info.subresource != "log"
 }
 
 fn is_question(info: &RequestInfo) -> bool {

@@ -109,6 +109,10 @@ async fn a_read_only_cluster_answers_reads_and_questions() {
         (Method::GET, "/api/v1/namespaces/a/pods/b//exec/", false),
         (Method::HEAD, "/api/v1/namespaces/a/pods/b/attach", false),
         (Method::GET, "/api/v1/proxy/namespaces/a/pods/b", false),
+        (Method::GET, "/apis/x.io/v1/%70roxy/pods/b/log", false),
+        (Method::GET, "/api/v1/watch/namespaces/a/pods", true),
+        (Method::GET, "/api/v1/watch/namespaces/a/pods/b/exec", false),
+        (Method::POST, "/api/v1/watch/namespaces/a/pods", false),
         (Method::POST, "/api/v1/namespaces/a/serviceaccounts/b/token", false),
         (Method::POST, "/api/v1/namespaces/a/pods?dryRun=All", false),
         (
@@ -146,6 +150,11 @@ fn what_is_not_known_to_read_is_not_upgraded() {
     assert!(runs(console, &upgrade) && !runs(console, &[]));
     assert!(!runs("/api/v1/pods?watch=1", &upgrade));
     assert!(!runs("/api/v1/namespaces/a/pods/b/log?follow=1", &upgrade));
+    assert!(!runs("/api/v1/watch/pods", &upgrade));
+    assert!(runs(
+        "/apis/subresources.kubevirt.io/v1/watch/virtualmachineinstances/b/console",
+        &upgrade
+    ));
     assert!(runs("/api/v1/namespaces/a/pods/b", &upgrade));
 }
 

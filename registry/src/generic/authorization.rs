@@ -229,7 +229,12 @@ pub fn attributes(info: &RequestInfo) -> Attributes<'_> {
         resource: &info.resource,
         subresource: &info.subresource,
         namespace: &info.namespace,
-        name: &info.name,
+        // As kube-apiserver: who may list one object may list it by its name.
+        name: if info.name.is_empty() {
+            &info.selected_name
+        } else {
+            &info.name
+        },
         path: "",
         is_resource_request: true,
     }
@@ -269,4 +274,24 @@ pub fn forbidden(user: &UserInfo, attributes: &Attributes<'_>, reason: &str) -> 
         attributes.name,
         why,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_for_a_name_count_for_lists_of_it() {
+        let name = |method: &str, path: &str, query: &str| {
+            let info = RequestInfo::parse(method, path, query);
+            let attributes = attributes(&info);
+            (attributes.verb.to_owned(), attributes.name.to_owned())
+        };
+        let (collection, one) = ("/apis/umbra.dev/v1alpha1/views", "/apis/umbra.dev/v1alpha1/views/all");
+        let list = name("GET", collection, "watch=1&fieldSelector=metadata.name%3Dall");
+        assert_eq!(list, ("watch".to_owned(), "all".to_owned()));
+        assert_eq!(name("GET", collection, "").1, "");
+        assert_eq!(name("DELETE", collection, "fieldSelector=metadata.name%3Dall").1, "");
+        assert_eq!(name("GET", one, "fieldSelector=metadata.name%3Dother").1, "all");
+    }
 }
