@@ -13,6 +13,7 @@ mod progress;
 mod registration;
 mod restore;
 mod serve;
+mod signals;
 mod up;
 
 use std::process::ExitCode;

@@ -6,15 +6,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use umbra_api::cluster::{ManagedCluster, condition};
 use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
 use umbra_child::kubeconfig::Kubeconfig;
 
 /// The field manager of what `umbra join` writes.
 const FIELD_MANAGER: &str = "umbra-join";
+/// Reasons of `Reachable` that no waiting mends: programs are not run on this hub, the cluster is too old
+/// (`umbra_controllers::cluster`).
+const FINAL: [&str; 2] = ["ExecCredentialsRefused", "VersionUnsupported"];
 /// How often a cluster that is not ready yet is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -70,47 +73,89 @@ pub(crate) fn administrators_binding(name: &str, administrators: &Administrators
 pub(crate) async fn register(hub: &Client, registration: &Registration) -> Result<ManagedCluster> {
     let name = &registration.name;
     let clusters: Api<ManagedCluster> = Api::all(hub.clone());
-    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
-    let secret_name = secret_name(name);
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let selected = registration.kubeconfig.select(None)?;
-    let cluster = json!({
-        "apiVersion": umbra_api::API_VERSION,
-        "kind": ManagedCluster::kind(&()),
-        "metadata": {"name": name, "labels": registration.labels},
-        "spec": {"connection": {
-            "server": selected.cluster.server,
-            "credentialsSecretRef": {"namespace": SYSTEM_NAMESPACE, "name": secret_name},
-        }},
-    });
     let cluster = clusters
-        .patch(name, &parameters, &Patch::Apply(cluster))
+        .patch(name, &parameters, &Patch::Apply(registration.cluster()?))
         .await
         .with_context(|| format!("the ManagedCluster {name} cannot be written"))?;
-    let data = BTreeMap::from([("kubeconfig", ByteString(registration.kubeconfig.to_yaml().into_bytes()))]);
-    let secret = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": secret_name, "ownerReferences": [{
-            "apiVersion": umbra_api::API_VERSION,
-            "kind": ManagedCluster::kind(&()),
-            "name": name,
-            "uid": cluster.uid().unwrap_or_default(),
-        }]},
-        "type": "Opaque",
-        "data": data,
-    });
+    write_secret(hub, registration, &cluster).await?;
+    Ok(cluster)
+}
+
+/// Makes the ManagedCluster, where there is none of that name.
+///
+/// # Errors
+/// What the hub says. [`kube::Error::Api`] with the code 409 where the name is taken.
+pub(crate) async fn create(hub: &Client, registration: &Registration, dry_run: bool) -> Result<ManagedCluster> {
+    let clusters: Api<ManagedCluster> = Api::all(hub.clone());
+    let cluster: ManagedCluster = serde_json::from_value(registration.cluster()?)?;
+    let parameters = PostParams {
+        dry_run,
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+    };
+    Ok(clusters.create(&parameters, &cluster).await?)
+}
+
+/// Writes the credential, which goes with `owner`.
+///
+/// # Errors
+/// What the hub says.
+pub(crate) async fn write_secret(hub: &Client, registration: &Registration, owner: &ManagedCluster) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
+    let secret_name = secret_name(&registration.name);
     secrets
-        .patch(&secret_name, &parameters, &Patch::Apply(secret))
+        .patch(
+            &secret_name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(registration.secret(owner)),
+        )
         .await
         .with_context(|| format!("the Secret {secret_name} cannot be written"))?;
-    Ok(cluster)
+    Ok(())
+}
+
+/// Whether a Secret is the credential of a cluster of that name, of this registration or of one before.
+pub(crate) fn is_credential_of(secret: &Secret, cluster: &str) -> bool {
+    secret.owner_references().iter().any(|owner| {
+        owner.kind == ManagedCluster::kind(&()) && owner.api_version == umbra_api::API_VERSION && owner.name == cluster
+    })
+}
+
+impl Registration {
+    fn cluster(&self) -> Result<Value> {
+        let selected = self.kubeconfig.select(None)?;
+        Ok(json!({
+            "apiVersion": umbra_api::API_VERSION,
+            "kind": ManagedCluster::kind(&()),
+            "metadata": {"name": self.name, "labels": self.labels},
+            "spec": {"connection": {
+                "server": selected.cluster.server,
+                "credentialsSecretRef": {"namespace": SYSTEM_NAMESPACE, "name": secret_name(&self.name)},
+            }},
+        }))
+    }
+
+    fn secret(&self, owner: &ManagedCluster) -> Value {
+        let data = BTreeMap::from([("kubeconfig", ByteString(self.kubeconfig.to_yaml().into_bytes()))]);
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": secret_name(&self.name), "ownerReferences": [{
+                "apiVersion": umbra_api::API_VERSION,
+                "kind": ManagedCluster::kind(&()),
+                "name": self.name,
+                "uid": owner.uid().unwrap_or_default(),
+            }]},
+            "type": "Opaque",
+            "data": data,
+        })
+    }
 }
 
 /// Waits until the cluster is `Ready`; tells `progress` how it stands.
 ///
 /// # Errors
-/// With the reason of the hub where the cluster is not ready after `patience`.
+/// With the reason of the hub where the cluster is not ready after `patience`, and at once where it never will be.
 pub(crate) async fn wait_until_ready(
     hub: &Client,
     name: &str,
@@ -125,7 +170,11 @@ pub(crate) async fn wait_until_ready(
             .await
             .with_context(|| format!("the ManagedCluster {name} cannot be read"))?;
         let status = cluster.status.as_ref();
-        let ready = status.and_then(|status| status.conditions.iter().find(|one| one.type_ == condition::READY));
+        let find = |kind: &str| status.and_then(|status| status.conditions.iter().find(|one| one.type_ == kind));
+        let ready = find(condition::READY);
+        if let Some(refused) = find(condition::REACHABLE).filter(|one| FINAL.contains(&one.reason.as_str())) {
+            bail!("the hub cannot use cluster {name}: {}", refused.message);
+        }
         match ready {
             Some(ready) if ready.status == "True" => return Ok(cluster),
             Some(ready) => progress(&ready.message),

@@ -45,4 +45,8 @@ pub(crate) struct AgentArguments {
     /// The directory that keeps key and certificate. Without this and --state-secret a restart needs the token again.
     #[arg(long, env = "UMBRA_STATE_DIR", value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// Answer /livez (the agent's loop turns) and /readyz (a tunnel is up) at this port of all addresses, over plain HTTP
+    /// [default: nowhere].
+    #[arg(long, env = "UMBRA_HEALTH_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) health_port: Option<u16>,
 }

@@ -8,12 +8,15 @@ use serde_json::json;
 use tokio::time::Instant;
 use umbra_api::join_request::{ClusterJoinRequest, condition};
 use umbra_auth::tokens::sha256_hex;
+use umbra_child::version::check_version;
 use umbra_child::{Authorization, Child, ChildConfig, ChildError, ClientCertificate, CredentialsConfig, Secret};
 
 use super::AgentArguments;
+use super::health::Health;
 use super::identity::{Identity, Kept};
 use super::own::OwnCluster;
 use super::state::{Saved, State};
+use crate::join::clock;
 
 const PATH: &str = "/apis/umbra.dev/v1alpha1/clusterjoinrequests";
 /// How often the hub is asked whether the certificate is there: at first, and when a person has to approve it.
@@ -31,6 +34,7 @@ pub(super) struct Joiner {
     state: State,
     hub: ChildConfig,
     token: Option<std::path::PathBuf>,
+    health: Health,
 }
 
 impl Joiner {
@@ -38,7 +42,7 @@ impl Joiner {
     ///
     /// # Errors
     /// Where they cannot be used.
-    pub(super) fn new(arguments: &AgentArguments, own: &OwnCluster) -> Result<Self> {
+    pub(super) fn new(arguments: &AgentArguments, own: &OwnCluster, health: Health) -> Result<Self> {
         let mut hub = ChildConfig::new("hub", arguments.hub.clone());
         if let Some(path) = &arguments.hub_ca_file {
             let pem =
@@ -55,6 +59,7 @@ impl Joiner {
             state: State::new(arguments, own.child())?,
             hub,
             token: arguments.bootstrap_token_file.clone(),
+            health,
         })
     }
 
@@ -108,6 +113,7 @@ impl Joiner {
             authorization: Authorization::TokenFile(token),
         })?;
         let obtained = self.ask(&hub, &wanted).await;
+        self.health.unapproved(false);
         hub.close().await;
         match obtained {
             Ok(kept) => self.keep(kept).await,
@@ -123,6 +129,14 @@ impl Joiner {
 
     async fn ask(&self, hub: &Child, wanted: &Kept) -> Result<Kept> {
         let facts = self.own.facts().await.context("the agent's own cluster")?;
+        // The hub would refuse it later, after somebody has approved it.
+        check_version(&facts.version)?;
+        self.health.turn();
+        match clock::check(hub, "the hub").await {
+            Ok(None) => {}
+            Ok(Some(warning)) => eprintln!("warning: {warning}"),
+            Err(error) => return Err(error),
+        }
         let request = json!({
             "apiVersion": umbra_api::API_VERSION,
             "kind": "ClusterJoinRequest",
@@ -138,7 +152,7 @@ impl Joiner {
             Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => {}
             Err(error) => return Err(explained(error)),
         }
-        issued(hub, wanted, None).await
+        issued(hub, wanted, None, &self.health).await
     }
 
     /// Keeps what was issued, or takes what another agent was faster to keep.
@@ -171,7 +185,7 @@ impl Joiner {
             .request_json(Method::PATCH, &path, "application/merge-patch+json", patch)
             .await
             .map_err(explained)?;
-        let kept = issued(present.hub(), &wanted, Some(RENEWAL)).await?;
+        let kept = issued(present.hub(), &wanted, Some(RENEWAL), &self.health).await?;
         self.keep(kept).await
     }
 
@@ -200,12 +214,13 @@ struct Denied {
 }
 
 /// Waits until the certificate for `wanted` is there.
-async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>) -> Result<Kept> {
+async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>, health: &Health) -> Result<Kept> {
     let path = format!("{PATH}/{}", wanted.name);
     let hash = sha256_hex(wanted.request.as_bytes());
     let began = Instant::now();
     let mut told = false;
     loop {
+        health.turn();
         let request: ClusterJoinRequest = hub.get_json(&path).await.map_err(explained)?;
         let status = request.status.clone().unwrap_or_default();
         if request.has(condition::DENIED) {
@@ -229,6 +244,7 @@ async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>) -> Resul
         if waiting && !told {
             eprintln!("waiting until somebody approves it: umbra approve {}", wanted.name);
             told = true;
+            health.unapproved(true);
         }
         tokio::time::sleep(if waiting { LATER } else { SOON }).await;
     }

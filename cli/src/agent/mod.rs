@@ -6,6 +6,7 @@
 //! they share what is kept, and each has a tunnel.
 
 mod flags;
+mod health;
 mod identity;
 mod join;
 mod own;
@@ -17,13 +18,14 @@ use anyhow::{Context as _, Result};
 use http::StatusCode;
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_child::Child;
 use umbra_child::tunnel::agent::{self, Ending, TunnelError};
 
 pub(crate) use flags::AgentArguments;
+use health::{Health, TURN};
 use identity::Identity;
 use join::Joiner;
 use own::OwnCluster;
@@ -43,12 +45,23 @@ pub(crate) async fn run(arguments: AgentArguments) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
     let own = OwnCluster::new(&arguments)?;
-    let joiner = Joiner::new(&arguments, &own)?;
+    let health = Health::new();
+    let joiner = Joiner::new(&arguments, &own, health.clone())?;
     let stop = CancellationToken::new();
+    // Probes are answered to the end.
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    let probes = TaskTracker::new();
+    if let Some(port) = arguments.health_port {
+        let listener = health::listen(port).await;
+        let listener = listener.with_context(|| format!("--health-port {port} cannot be used"))?;
+        probes.spawn(health.clone().serve(listener, ended.clone()));
+    }
     let agent = Agent {
         cluster: arguments.cluster.clone(),
         own: own.child().clone(),
         joiner,
+        health,
         tasks: TaskTracker::new(),
         stop: stop.clone(),
     };
@@ -67,6 +80,9 @@ pub(crate) async fn run(arguments: AgentArguments) -> Result<()> {
         _ = terminate.recv() => {}
     }
     own.child().close().await;
+    ended.cancel();
+    probes.close();
+    probes.wait().await;
     Ok(())
 }
 
@@ -75,6 +91,7 @@ struct Agent {
     cluster: String,
     own: Child,
     joiner: Joiner,
+    health: Health,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -94,6 +111,7 @@ impl Agent {
         let mut before: Option<Ending> = None;
         let mut identity: Option<Identity> = None;
         while !self.stop.is_cancelled() {
+            self.health.turn();
             let present = match identity.take() {
                 Some(present) => present,
                 None => match self.obtain().await {
@@ -141,6 +159,7 @@ impl Agent {
     async fn obtain(&mut self) -> Option<Identity> {
         let mut failures = 0;
         loop {
+            self.health.turn();
             let stop = self.stop.clone();
             match stop.run_until_cancelled(self.joiner.obtain()).await? {
                 Ok(identity) => return Some(identity),
@@ -163,11 +182,15 @@ impl Agent {
             hurry: self.stop.child_token(),
             ..Ending::default()
         };
-        let (own, own_ending) = (self.own.clone(), ending.clone());
-        let mut served = self
-            .tasks
-            .spawn(async move { agent::serve(tunnel, &own, &own_ending).await });
+        let (own, own_ending, up) = (self.own.clone(), ending.clone(), self.health.up());
+        let mut served = self.tasks.spawn(async move {
+            let served = agent::serve(tunnel, &own, &own_ending).await;
+            drop(up);
+            served
+        });
         let mut identity = identity;
+        let mut turns = tokio::time::interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let renewal = tokio::time::sleep_until(identity.renew_at());
             tokio::select! {
@@ -183,6 +206,7 @@ impl Agent {
                     }
                     return (Next::Again, identity);
                 }
+                _ = turns.tick() => self.health.turn(),
                 () = ending.unwanted.cancelled() => {
                     eprintln!("the hub is going; opening another tunnel");
                     return (Next::Replace(ending), identity);

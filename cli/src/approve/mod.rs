@@ -14,6 +14,8 @@ use crate::join::hub;
 
 /// As whom it is written.
 const FIELD_MANAGER: &str = "umbra-approve";
+/// Characters of what an agent says of itself; a UID has 36, a name 63.
+const LONGEST_SHOWN: usize = 128;
 /// How often a denial is written against an agent that changes its request.
 const TRIES: usize = 20;
 
@@ -70,9 +72,9 @@ pub(crate) async fn run(arguments: ApproveArguments, decision: Decision) -> Resu
     let meant = meant(all.items, &arguments.name, decision)?;
     let mut failed = None;
     for request in meant {
-        let (name, cluster) = (request.name_any(), request.spec.cluster_name.clone());
+        let described = described(&request);
         match decide(&api, request, decision, &arguments.message).await {
-            Ok(()) => eprintln!("{name} of cluster {cluster} is {}", decision.done()),
+            Ok(()) => eprintln!("{}: {described}", decision.done()),
             // The others are decided all the same.
             Err(error) => failed = Some(error),
         }
@@ -119,12 +121,18 @@ fn meant(all: Vec<ClusterJoinRequest>, name: &str, decision: Decision) -> Result
 /// What a person has to know of a request.
 fn described(request: &ClusterJoinRequest) -> String {
     format!(
-        "{} for cluster {} (UID {}), asked by {}",
+        "{} for cluster {} (UID {}, Kubernetes {}), asked by {}",
         request.name_any(),
-        request.spec.cluster_name,
-        request.spec.cluster_uid,
-        request.spec.username
+        shown(&request.spec.cluster_name),
+        shown(&request.spec.cluster_uid),
+        shown(&request.spec.version),
+        shown(&request.spec.username)
     )
+}
+
+/// What an agent says of itself, as it may go to a terminal: on one line, without control characters, and not without end.
+fn shown(text: &str) -> String {
+    text.chars().take(LONGEST_SHOWN).flat_map(char::escape_debug).collect()
 }
 
 fn is_open(request: &ClusterJoinRequest, decision: Decision) -> bool {
@@ -215,6 +223,11 @@ mod tests {
             "{refused}"
         );
         assert_eq!(approved(&planted, "edge-2").unwrap(), ["edge-2"]);
+        // What an agent makes up does not write over the terminal.
+        let mut hostile = request("edge-3", "edge", "");
+        hostile.spec.cluster_uid = "\u{1b}[2K\r\n".repeat(1000);
+        let said = described(&hostile);
+        assert!(!said.contains(char::is_control) && said.len() < 2000, "{said:?}");
         // Somebody else's request that is called as a cluster.
         let misleading = [request("edge", "evil", "")];
         assert!(approved(&misleading, "edge").unwrap_err().contains("for cluster evil"));

@@ -6,19 +6,20 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use umbra_api::ADMINISTRATORS;
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
 use umbra_child::kubeconfig::Kubeconfig;
 use umbra_child::version::check_version;
-use umbra_child::{Authorization, Child, ChildConfig, ChildError, RequestDeadline, empty};
+use umbra_child::{Child, ChildConfig, ChildError, RequestDeadline, empty};
 use umbra_registry::fleet::names::FLEET_LABEL;
 
-use super::clock;
+use super::{clock, rehearsal};
 use crate::registration::{Administrators, administrators_binding};
 
 /// How long a cluster may take to answer when it is looked at first.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
-const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+pub(crate) const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const JSON: &str = "application/json";
 
@@ -64,7 +65,7 @@ impl ChildCluster {
     /// # Errors
     /// Where it is too far from the one here.
     pub(crate) async fn check_clock(&self) -> Result<Option<String>> {
-        clock::check(&self.child).await
+        clock::check(&self.child, "the cluster").await
     }
 
     /// What the credential may not do that the hub does with it, each as a sentence.
@@ -108,22 +109,37 @@ impl ChildCluster {
         Ok(missing)
     }
 
+    /// Tries [`Self::bind_administrators`] without a trace. Whoever may not give away what they do not have themselves
+    /// (`k8s.io/kubernetes/pkg/registry/rbac/validation`) hears of it here, too.
+    ///
+    /// # Errors
+    /// Where the cluster would refuse.
+    pub(crate) async fn rehearse_binding(&self, administrators: &Administrators) -> Result<()> {
+        let path = format!("{BINDINGS}?dryRun=All");
+        match self
+            .bind(&path, &format!("{ADMINISTRATORS}:rehearsal"), administrators)
+            .await
+        {
+            // A webhook that knows no dry runs; what it says to the binding itself shows then.
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 400 => Ok(()),
+            bound => bound_or_explained(ADMINISTRATORS, bound),
+        }
+    }
+
     /// Makes the hub's administrators administrators of the cluster, by the binding of that name.
     ///
     /// # Errors
     /// Where the cluster refuses.
     pub(crate) async fn bind_administrators(&self, name: &str, administrators: &Administrators) -> Result<()> {
+        bound_or_explained(name, self.bind(BINDINGS, name, administrators).await)
+    }
+
+    async fn bind(&self, path: &str, name: &str, administrators: &Administrators) -> Result<(), ChildError> {
         let binding = administrators_binding(name, administrators).to_string();
-        match self.child.request_json(Method::POST, BINDINGS, JSON, binding).await {
-            Ok(_) => Ok(()),
-            // The name has the registration's UID in it: nobody else's has it.
-            Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => Ok(()),
-            Err(ChildError::Status { message, .. }) => bail!(
-                "the ClusterRoleBinding {name} cannot be created in the cluster: {message}. Use the credential of an \
-                 administrator, or join with --no-admin-binding and give the hub's users their roles in the cluster yourself"
-            ),
-            Err(error) => Err(error.into()),
-        }
+        self.child
+            .request_json(Method::POST, path, JSON, binding)
+            .await
+            .map(drop)
     }
 
     /// Takes that back, where Umbra made it. Whether there was something to take back.
@@ -223,6 +239,11 @@ impl ChildCluster {
         Ok(found)
     }
 
+    /// The cluster's API.
+    pub(crate) fn api(&self) -> &Child {
+        &self.child
+    }
+
     /// Ends the connections.
     pub(crate) async fn close(&self) {
         self.child.close().await;
@@ -239,16 +260,19 @@ pub(crate) fn doubts(kubeconfig: &Kubeconfig) -> Result<Vec<String>> {
     if selected.cluster.insecure_skip_tls_verify {
         doubts.push("the cluster's certificate is not verified (insecure-skip-tls-verify)".to_owned());
     }
-    if let Authorization::Exec(exec) = selected.credentials()?.authorization {
+    if let Some(program) = rehearsal::program(kubeconfig)? {
         doubts.push(format!(
-            "the credential is printed by the program {}, which the hub runs; it has to be installed where the hub runs",
-            exec.command
+            "the credential is printed by the program {program}, which the hub runs; it has to be installed where the hub runs"
         ));
     }
     Ok(doubts)
 }
 
-async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &str) -> Result<T, ChildError> {
+/// Reads what is at a path.
+///
+/// # Errors
+/// What the cluster says; a cluster that does not within [`ANSWER`] is one that does not answer.
+pub(crate) async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &str) -> Result<T, ChildError> {
     let mut request = Request::get(path).header(http::header::ACCEPT, JSON).body(empty())?;
     request.extensions_mut().insert(RequestDeadline(ANSWER));
     let bytes = child.request_bytes(request).await?;
@@ -258,8 +282,23 @@ async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &str) -> Resul
     })
 }
 
-fn is_ours(binding: &Value) -> bool {
-    binding["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "umbra"
+/// What a person can do about a binding that a cluster does not take.
+fn bound_or_explained(name: &str, bound: Result<(), ChildError>) -> Result<()> {
+    match bound {
+        Ok(()) => Ok(()),
+        // The name has the registration's UID in it: nobody else's has it.
+        Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => Ok(()),
+        Err(ChildError::Status { message, .. }) => bail!(
+            "the ClusterRoleBinding {name} cannot be created in the cluster: {message}. Use the credential of an \
+             administrator, or join with --no-admin-binding and give the hub's users their roles in the cluster yourself"
+        ),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether umbra has made an object.
+pub(crate) fn is_ours(object: &Value) -> bool {
+    object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "umbra"
 }
 
 /// What a person can do about a cluster that does not answer as it should.

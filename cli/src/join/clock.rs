@@ -1,4 +1,4 @@
-//! Whether the clock of a cluster agrees with that of this machine: certificates and tokens that were just made are not valid
+//! Whether the clock of a cluster, or of a hub, agrees with that of this machine: certificates and tokens that were just made are not valid
 //! yet where it is behind, and end early where it is ahead.
 
 use anyhow::{Result, bail};
@@ -14,20 +14,20 @@ const NOTED: SignedDuration = SignedDuration::from_secs(30);
 /// (`signer.go` of its controllers), and beyond that what one side makes does not count on the other.
 const REFUSED: SignedDuration = SignedDuration::from_mins(5);
 
-/// A warning about the clock of the cluster, where there is one to give.
+/// A warning about the clock of what `child` reaches and `whose` names, where there is one to give.
 ///
 /// # Errors
 /// Where the clocks are more than five minutes apart.
-pub(super) async fn check(child: &Child) -> Result<Option<String>> {
+pub(crate) async fn check(child: &Child, whose: &str) -> Result<Option<String>> {
     let mut request = Request::get("/version").body(empty())?;
     request.extensions_mut().insert(RequestDeadline(ANSWER));
     let before = Timestamp::now();
     let response = child.send(request).await?;
     let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
-    judge(date, before, Timestamp::now())
+    judge(whose, date, before, Timestamp::now())
 }
 
-fn judge(date: Option<&str>, before: Timestamp, after: Timestamp) -> Result<Option<String>> {
+fn judge(whose: &str, date: Option<&str>, before: Timestamp, after: Timestamp) -> Result<Option<String>> {
     // A server without a clock need not say (RFC 9110 §6.6.1).
     let Some(theirs) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else {
         return Ok(None);
@@ -38,7 +38,7 @@ fn judge(date: Option<&str>, before: Timestamp, after: Timestamp) -> Result<Opti
     } else {
         (before.duration_since(theirs), "behind")
     };
-    let said = format!("the cluster's clock is {} s {direction} the one here", apart.as_secs());
+    let said = format!("{whose}'s clock is {} s {direction} the one here", apart.as_secs());
     if apart > REFUSED {
         bail!("{said}; certificates and tokens would not count. Set the clocks (NTP) and try again");
     }
@@ -53,7 +53,7 @@ mod tests {
     fn clocks_that_disagree_are_told_and_refused() {
         let at = |time: &str| -> Timestamp { time.parse().unwrap() };
         let now = at("1994-11-06T08:49:37Z");
-        let judged = |date: &str| judge(Some(date), now, now);
+        let judged = |date: &str| judge("the cluster", Some(date), now, now);
         assert_eq!(judged("Sun, 06 Nov 1994 08:49:37 GMT").unwrap(), None);
         assert_eq!(judged("Sun, 06 Nov 1994 08:49:57 GMT").unwrap(), None);
         let warning = judged("Sun, 06 Nov 1994 08:50:37 GMT").unwrap().unwrap();
@@ -62,7 +62,7 @@ mod tests {
         assert!(warning.contains("60 s behind"), "{warning}");
         let refused = judged("Sun, 06 Nov 1994 08:43:37 GMT").unwrap_err().to_string();
         assert!(refused.contains("360 s behind"), "{refused}");
-        assert_eq!(judge(Some("noon"), now, now).unwrap(), None);
-        assert_eq!(judge(None, now, now).unwrap(), None);
+        assert_eq!(judge("the cluster", Some("noon"), now, now).unwrap(), None);
+        assert_eq!(judge("the hub", None, now, now).unwrap(), None);
     }
 }

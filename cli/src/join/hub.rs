@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -15,7 +16,7 @@ use umbra_api::{ADMINISTRATORS, SYSTEM_NAMESPACE};
 use umbra_apimachinery::user::UserInfo;
 use umbra_child::identity::{Identity, name_on_child};
 
-use crate::registration::{Administrators, secret_name};
+use crate::registration::{Administrators, is_credential_of, secret_name};
 use crate::up::data_dir::{HUB_CONTEXT, VIEW_CONTEXT};
 
 /// How long the hub may take to answer. It is close, or not there.
@@ -63,6 +64,43 @@ pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<(Client, PathBu
         anyhow!("no hub can be used at {server}, which {shown} names: {error:#}. Is `umbra up` running?")
     })?;
     Ok((client, path))
+}
+
+/// Whether the kubeconfig is one that `umbra up` writes.
+///
+/// # Errors
+/// Where it cannot be read any more.
+pub(crate) fn is_standalone(path: &Path) -> Result<bool> {
+    let file = Kubeconfig::read_from(path)?;
+    Ok(file.contexts.iter().any(|context| context.name == HUB_CONTEXT))
+}
+
+/// Whether the caller may write the credentials of clusters; why not, where the hub says no.
+///
+/// # Errors
+/// What the hub says.
+pub(super) async fn may_write_secrets(hub: &Client) -> Result<Option<String>> {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(hub.clone());
+    for verb in ["create", "patch"] {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(SYSTEM_NAMESPACE.to_owned()),
+                    resource: Some("secrets".to_owned()),
+                    verb: Some(verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        let status = answer.map_err(|error| chain(&error))?.status.unwrap_or_default();
+        if !status.allowed {
+            return Ok(Some(format!("{verb} is not allowed")));
+        }
+    }
+    Ok(None)
 }
 
 /// How a person goes on with the hub of a kubeconfig: kubectl on the hub root, and on the view of all clusters.
@@ -170,6 +208,13 @@ pub(crate) async fn unregister(hub: &Client, name: &str, progress: impl Fn(&str)
     }
     let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
     let secret = secret_name(name);
+    // What somebody keeps there for another purpose stays; whoever may not read it has not written it either.
+    match secrets.get_opt(&secret).await {
+        Ok(Some(present)) if is_credential_of(&present, name) => {}
+        Ok(_) => return Ok(()),
+        Err(Error::Api(status)) if status.code == 403 => return Ok(()),
+        Err(error) => return Err(chain(&error)),
+    }
     match secrets.delete(&secret, &DeleteParams::default()).await {
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(drop).map_err(|error| chain(&error)),
@@ -184,7 +229,7 @@ pub(crate) fn condition<'a>(cluster: &'a ManagedCluster, kind: &str) -> Option<&
 
 /// An error with its causes, each said once: the client's messages repeat those of their sources. Of a connection that
 /// fails the innermost cause says it all.
-fn chain(error: &Error) -> anyhow::Error {
+pub(super) fn chain(error: &Error) -> anyhow::Error {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let mut texts: Vec<String> = Vec::new();
     for text in causes.map(ToString::to_string) {

@@ -4,13 +4,13 @@
 //! step fails or the user interrupts.
 
 pub(crate) mod child;
-mod clock;
+pub(crate) mod clock;
 pub(crate) mod hub;
+mod rehearsal;
 mod tunnel;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
@@ -22,7 +22,8 @@ use umbra_child::kubeconfig::{Kubeconfig, default_paths};
 
 use crate::duration::duration;
 use crate::progress::Progress;
-use crate::registration::{Registration, binding_name, register, wait_until_ready};
+use crate::registration::{Administrators, Registration, binding_name, create, wait_until_ready, write_secret};
+use crate::signals::interrupted;
 use child::ChildCluster;
 
 /// What `umbra join` takes.
@@ -55,6 +56,10 @@ pub(crate) struct JoinArguments {
     /// the user of the hub's kubeconfig.
     #[arg(long)]
     no_admin_binding: bool,
+    /// The hub runs with --allow-exec-credentials, too: join a cluster behind a kube-apiserver's hub with a kubeconfig whose
+    /// credential a program prints.
+    #[arg(long, conflicts_with = "tunnel")]
+    allow_exec_credentials: bool,
     /// How long the hub may take to reach and copy the cluster.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = duration)]
     timeout: Duration,
@@ -78,23 +83,49 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
         return tunnel::run(registered, &arguments.tunnel).await;
     }
     let mut progress = Progress::new();
-    let flat = load(&arguments)?;
+    let flat = load(arguments.kubeconfig.as_deref(), &arguments.context)?;
     progress.step("looking for the hub");
     let (hub, hub_path) = hub::connect(arguments.hub_kubeconfig.as_deref()).await?;
+    rehearsal::check_program(&flat, hub::is_standalone(&hub_path)?, arguments.allow_exec_credentials)?;
+    let administrators = match arguments.no_admin_binding {
+        true => None,
+        false => Some(hub::administrators(&hub).await?),
+    };
 
     progress.step(format!("looking at cluster {:?}", arguments.context));
     let child = ChildCluster::reach(&arguments.name, &arguments.context, &flat).await?;
     check_clashes(&hub, &arguments.name, &child.uid).await?;
     let clock = child.check_clock().await?.into_iter().collect();
-    let warnings = [clock, child::doubts(&flat)?, child.missing_permissions().await?].concat();
+    let registration = Registration {
+        name: arguments.name.clone(),
+        labels: arguments.labels.iter().cloned().collect(),
+        kubeconfig: flat,
+    };
+    rehearsal::register(&hub, &registration).await?;
+    if let Some(administrators) = &administrators {
+        child.rehearse_binding(administrators).await?;
+    }
+    let warnings = [
+        clock,
+        child::doubts(&registration.kubeconfig)?,
+        child.missing_permissions().await?,
+    ]
+    .concat();
     for warning in &warnings {
         progress.note(&format!("warning: {warning}"));
     }
 
     let mut made = Made::default();
+    let joining = Joining {
+        hub: &hub,
+        child: &child,
+        registration: &registration,
+        administrators: administrators.as_ref(),
+        patience: arguments.timeout,
+    };
     let joined = tokio::select! {
-        joined = join(&arguments, &hub, &child, flat, &mut progress, &mut made) => joined,
-        signal = tokio::signal::ctrl_c() => Err(signal.map_or_else(Into::into, |()| anyhow!("interrupted"))),
+        joined = joining.run(&mut progress, &mut made) => joined,
+        signal = interrupted() => Err(signal.err().unwrap_or_else(|| anyhow!("interrupted"))),
     };
     let result = match joined {
         Ok(cluster) => {
@@ -105,7 +136,10 @@ pub(crate) async fn run(arguments: JoinArguments) -> Result<()> {
             if made.registered {
                 progress.step("taking back what was written");
             }
-            made.undo(&arguments.name, &hub, &child).await;
+            tokio::select! {
+                () = made.undo(&arguments.name, &hub, &child) => {}
+                _ = interrupted() => eprintln!("warning: not all was taken back; run `umbra leave {}`", arguments.name),
+            }
             drop(progress);
             Err(error)
         }
@@ -133,16 +167,19 @@ impl Made {
         if let Some(binding) = &self.binding
             && let Err(error) = child.unbind_administrators(binding).await
         {
-            eprintln!("warning: {error:#}");
+            eprintln!("warning: {error:#}; to remove it in the cluster: kubectl delete clusterrolebinding {binding}");
         }
     }
 }
 
-/// The context, with the content of all files in it.
-fn load(arguments: &JoinArguments) -> Result<Kubeconfig> {
+/// The context, with the content of all files in it; of `file`, or of those that kubectl reads.
+///
+/// # Errors
+/// Where there is no such file or context, or the context is not complete.
+pub(crate) fn load(file: Option<&Path>, context: &str) -> Result<Kubeconfig> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let paths = match &arguments.kubeconfig {
-        Some(path) => vec![path.clone()],
+    let paths = match file {
+        Some(path) => vec![path.to_owned()],
         None => default_paths(std::env::var_os("KUBECONFIG").as_deref(), home.as_deref()),
     };
     let shown = paths
@@ -150,14 +187,14 @@ fn load(arguments: &JoinArguments) -> Result<Kubeconfig> {
         .map(|path| path.display().to_string())
         .collect::<Vec<_>>()
         .join(", ");
-    let config = match &arguments.kubeconfig {
+    let config = match file {
         Some(path) => Kubeconfig::load(path),
         None => Kubeconfig::load_all(&paths),
     };
     // The messages have their causes in them.
     let config = config
         .map_err(|error| anyhow!("the kubeconfig cannot be read ({error}); name another one with --kubeconfig"))?;
-    let flat = config.flatten(Some(&arguments.context));
+    let flat = config.flatten(Some(context));
     flat.map_err(|error| anyhow!("{shown} cannot be used to reach the cluster: {error}"))
 }
 
@@ -190,39 +227,40 @@ async fn check_clashes(hub: &Client, name: &str, uid: &str) -> Result<()> {
     Ok(())
 }
 
-async fn join(
-    arguments: &JoinArguments,
-    hub: &Client,
-    child: &ChildCluster,
-    kubeconfig: Kubeconfig,
-    progress: &mut Progress,
-    made: &mut Made,
-) -> Result<ManagedCluster> {
-    let name = &arguments.name;
-    let administrators = match arguments.no_admin_binding {
-        true => None,
-        false => Some(hub::administrators(hub).await?),
-    };
-    progress.step(format!("registering {name} on the hub"));
-    let labels: BTreeMap<String, String> = arguments.labels.iter().cloned().collect();
-    let registration = Registration {
-        name: name.clone(),
-        kubeconfig,
-        labels,
-    };
-    // Also a registration that is half done has to be taken back.
-    made.registered = true;
-    let cluster = register(hub, &registration).await?;
-    if let Some(administrators) = administrators {
-        progress.step("making the hub's administrators administrators of the cluster");
-        let binding = made.binding.insert(binding_name(&cluster));
-        child.bind_administrators(binding, &administrators).await?;
-    }
-    progress.step(format!("copying {name}"));
-    let waited = wait_until_ready(hub, name, arguments.timeout, |text| progress.detail(text)).await;
-    match waited {
-        Ok(cluster) => Ok(cluster),
-        Err(error) => still_copying(hub, name).await.ok_or(error),
+/// What is written, once everything has been checked.
+struct Joining<'a> {
+    hub: &'a Client,
+    child: &'a ChildCluster,
+    registration: &'a Registration,
+    administrators: Option<&'a Administrators>,
+    patience: Duration,
+}
+
+impl Joining<'_> {
+    async fn run(&self, progress: &mut Progress, made: &mut Made) -> Result<ManagedCluster> {
+        let Self { hub, child, .. } = self;
+        let name = &self.registration.name;
+        progress.step(format!("registering {name} on the hub"));
+        // Also a registration that is half done has to be taken back; one of somebody else has not.
+        made.registered = true;
+        let cluster = create(hub, self.registration, false).await.map_err(|error| {
+            if matches!(error.downcast_ref(), Some(kube::Error::Api(_))) {
+                made.registered = false;
+            }
+            rehearsal::explained(error, name)
+        })?;
+        write_secret(hub, self.registration, &cluster).await?;
+        if let Some(administrators) = self.administrators {
+            progress.step("making the hub's administrators administrators of the cluster");
+            let binding = made.binding.insert(binding_name(&cluster));
+            child.bind_administrators(binding, administrators).await?;
+        }
+        progress.step(format!("copying {name}"));
+        let waited = wait_until_ready(hub, name, self.patience, |text| progress.detail(text)).await;
+        match waited {
+            Ok(cluster) => Ok(cluster),
+            Err(error) => still_copying(hub, name).await.ok_or(error),
+        }
     }
 }
 

@@ -11,16 +11,16 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
-use kube::{Api, Client};
-use serde_json::json;
-use umbra_api::cluster::{ConnectionMode, ManagedCluster};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use umbra_api::cluster::{Approval, ConnectionMode, ManagedCluster};
 use umbra_api::join_request::BOOTSTRAP_TOKEN_PREFIX;
 use umbra_auth::tokens::BootstrapToken;
 use url::Url;
 
-use super::hub;
+use super::{hub, rehearsal};
 use crate::duration::duration;
 use crate::registration::{administrators_binding, binding_name};
 use crate::up::data_dir::HUB_CONTEXT;
@@ -86,80 +86,119 @@ struct Reached {
 /// # Errors
 /// What the hub says, and where it is not known how agents reach it.
 pub(super) async fn run(registered: Registered<'_>, arguments: &TunnelArguments) -> Result<()> {
+    let name = registered.name;
     let (hub, path) = hub::connect(registered.hub_kubeconfig).await?;
-    check(&hub, registered.name).await?;
+    let before = registered_before(&hub, name).await?;
     let reached = reached(&hub, &path, arguments).await?;
-    let token = BootstrapToken::generate(BOOTSTRAP_TOKEN_PREFIX, registered.name)
+    let administrators = match registered.admin_binding && !arguments.token_only {
+        true => Some(hub::administrators(&hub).await?),
+        false => None,
+    };
+    let token = BootstrapToken::generate(BOOTSTRAP_TOKEN_PREFIX, name)
         .context("the operating system gives no random bytes to make a token of")?;
-    let cluster = register(&hub, &registered, arguments, &token).await?;
+    let manual = arguments.manual_approval || before.as_ref().is_some_and(is_manual);
+    let wanted = managed_cluster(&registered, before.as_ref(), arguments.token_lifetime, manual, &token)?;
+    let cluster = write_cluster(&hub, name, &wanted, before.is_some()).await?;
+    let text = match arguments.token_only {
+        true => format!("{}\n", token.expose()),
+        false => {
+            let binding = administrators.map(|who| administrators_binding(&binding_name(&cluster), &who));
+            let registration = cluster.uid().unwrap_or_default();
+            let agent = manifest(name, &registration, &reached, &token, &arguments.agent_image);
+            // JSON is YAML.
+            let binding = binding.map_or(String::new(), |binding| {
+                format!("---\n# To make the hub's administrators administrators of this cluster.\n{binding:#}\n")
+            });
+            agent + &binding
+        }
+    };
     let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Nobody has the token, so nothing could ever join as this cluster.
+        if before.is_none() {
+            hub::unregister(&hub, name, |_| {}).await?;
+        }
+        return Err(error).context("what the cluster needs cannot be printed, so it was not registered");
+    }
+    if before.is_some() {
+        eprintln!("{name} was registered already: its token from before counts no more, agents that have joined stay.");
+    }
+    if manual && !arguments.manual_approval {
+        eprintln!("A person still has to approve its agents, as it was registered with --manual-approval.");
+    }
     if arguments.token_only {
-        writeln!(out, "{}", token.expose())?;
         return Ok(());
     }
-    write!(
-        out,
-        "{}",
-        manifest(registered.name, &reached, &token, &arguments.agent_image)
-    )?;
-    if registered.admin_binding {
-        let administrators = hub::administrators(&hub).await?;
-        let binding = administrators_binding(&binding_name(&cluster), &administrators);
-        // JSON is YAML.
-        writeln!(
-            out,
-            "---\n# To make the hub's administrators administrators of this cluster.\n{binding:#}"
-        )?;
-    }
-    eprintln!(
-        "{} is registered. Apply what was printed in the cluster, with `kubectl apply -f -`.",
-        registered.name
-    );
-    if arguments.manual_approval {
-        eprintln!("When its agent asks to join: umbra approve {}", registered.name);
+    eprintln!("{name} is registered. Apply what was printed in the cluster, with `kubectl apply -f -`.");
+    if manual {
+        eprintln!("When its agent asks to join: umbra approve {name}");
     }
     Ok(())
 }
 
-/// Refuses a name that a cluster has which the hub dials.
-async fn check(hub: &Client, name: &str) -> Result<()> {
-    for cluster in hub::clusters(hub).await? {
-        let same = cluster.metadata.name.as_deref() == Some(name);
-        if same && cluster.spec.connection.mode != ConnectionMode::Tunnel {
-            bail!(
-                "the name {name} is taken by a cluster that the hub dials; choose another one, or run `umbra leave {name}` first"
-            );
-        }
+/// The cluster of this name, where it is one that has or will have a tunnel. Refuses a name that a cluster has which the hub dials.
+async fn registered_before(hub: &Client, name: &str) -> Result<Option<ManagedCluster>> {
+    let clusters = hub::clusters(hub).await?;
+    let before = clusters
+        .into_iter()
+        .find(|one| one.metadata.name.as_deref() == Some(name));
+    if let Some(before) = &before
+        && before.spec.connection.mode != ConnectionMode::Tunnel
+    {
+        bail!(
+            "the name {name} is taken by a cluster that the hub dials; choose another one, or run `umbra leave {name}` first"
+        );
     }
-    Ok(())
+    Ok(before)
 }
 
-async fn register(
-    hub: &Client,
+fn is_manual(cluster: &ManagedCluster) -> bool {
+    let settings = cluster.spec.connection.tunnel.as_ref();
+    settings.is_some_and(|settings| settings.approval == Approval::Manual)
+}
+
+/// What is applied. Labels that were given before stay where none are given now.
+fn managed_cluster(
     registered: &Registered<'_>,
-    arguments: &TunnelArguments,
+    before: Option<&ManagedCluster>,
+    token_lifetime: Duration,
+    manual: bool,
     token: &BootstrapToken,
-) -> Result<ManagedCluster> {
-    let name = registered.name;
-    let expires = Timestamp::now() + jiff::SignedDuration::try_from(arguments.token_lifetime)?;
-    let approval = if arguments.manual_approval { "Manual" } else { "Token" };
-    let labels: BTreeMap<&String, &String> = registered.labels.iter().map(|(key, value)| (key, value)).collect();
-    let cluster = json!({
+) -> Result<Value> {
+    let expires = Timestamp::now() + jiff::SignedDuration::try_from(token_lifetime)?;
+    let approval = if manual { "Manual" } else { "Token" };
+    let mut labels: BTreeMap<String, String> = registered.labels.iter().cloned().collect();
+    if let Some(before) = before.filter(|_| labels.is_empty()) {
+        labels.clone_from(before.labels());
+    }
+    Ok(json!({
         "apiVersion": umbra_api::API_VERSION,
         "kind": "ManagedCluster",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": registered.name, "labels": labels},
         "spec": {"connection": {
             "mode": "Tunnel",
             "tunnel": {"bootstrapTokenHash": token.hash(), "approval": approval,
                 "bootstrapTokenExpires": umbra_apimachinery::age::rfc3339(expires)},
         }},
-    });
+    }))
+}
+
+/// Writes it: a new one only where nobody else has made one of the name meanwhile.
+async fn write_cluster(hub: &Client, name: &str, wanted: &Value, there: bool) -> Result<ManagedCluster> {
     let clusters: Api<ManagedCluster> = Api::all(hub.clone());
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    clusters
-        .patch(name, &parameters, &Patch::Apply(cluster))
-        .await
-        .with_context(|| format!("the ManagedCluster {name} cannot be written"))
+    let written = if there {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        clusters.patch(name, &parameters, &Patch::Apply(wanted)).await
+    } else {
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        clusters
+            .create(&parameters, &serde_json::from_value(wanted.clone())?)
+            .await
+    };
+    written.map_err(|error| rehearsal::explained(error.into(), name))
 }
 
 /// How agents reach the hub. A hub of `umbra up` is reached as its kubeconfig says; behind a kube-apiserver it has an address
@@ -217,9 +256,10 @@ async fn reached(hub: &Client, path: &Path, arguments: &TunnelArguments) -> Resu
     })
 }
 
-fn manifest(cluster: &str, reached: &Reached, token: &BootstrapToken, image: &str) -> String {
+fn manifest(cluster: &str, registration: &str, reached: &Reached, token: &BootstrapToken, image: &str) -> String {
     let values = [
         ("${CLUSTER}", cluster),
+        ("${REGISTRATION}", registration),
         ("${HUB}", reached.url.as_str().trim_end_matches('/')),
         ("${HUB_TLS_SERVER_NAME}", &reached.server_name),
         ("${HUB_CA}", &BASE64.encode(&reached.authority_pem)),
@@ -251,11 +291,12 @@ mod tests {
             server_name: "hub.test".to_owned(),
         };
         let token = BootstrapToken::generate(BOOTSTRAP_TOKEN_PREFIX, "east").unwrap();
-        let text = manifest("east", &reached, &token, "registry.test/umbra:1");
+        let text = manifest("east", "u1", &reached, &token, "registry.test/umbra:1");
         assert!(!text.contains("${"), "{text}");
         for expected in [
             "--hub=https://hub.test:7443\n",
             "--cluster=east",
+            "umbra.dev/registration: u1",
             "image: registry.test/umbra:1",
         ] {
             assert!(text.contains(expected), "{expected}");

@@ -1,0 +1,109 @@
+//! The agent that `umbra join --tunnel` printed, taken out of its cluster.
+//!
+//! Through the tunnel that cannot be done object by object: with the first that lets the agent act for the hub's users, the tunnel
+//! is of no more use for the rest. So everything outside of the agent's namespace is given to the namespace, as its owner, and the
+//! last request deletes the namespace; the cluster's own garbage collector does the rest.
+
+use anyhow::{Context as _, Result};
+use http::Method;
+use serde_json::{Value, json};
+use umbra_child::{Child, ChildError};
+
+use crate::join::child::{BINDINGS, get, is_ours};
+
+/// The namespace of the manifest, which holds nothing but the agent.
+pub(super) const NAMESPACE: &str = "umbra-agent";
+/// The ClusterRoles of the manifest, and the ClusterRoleBindings of the same names.
+pub(super) const ROLES: [&str; 3] = ["umbra:agent:read", "umbra:agent:impersonate", "umbra:agent:place"];
+/// What lets fleets place objects.
+const PLACE: &str = ROLES[2];
+/// The annotation of the namespace that names the ManagedCluster by its UID.
+const REGISTRATION: &str = "umbra.dev/registration";
+const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+const JSON: &str = "application/json";
+
+/// The agent's namespace, where it is that of one registration.
+#[derive(Debug)]
+pub(super) struct Agent {
+    uid: String,
+}
+
+impl Agent {
+    /// Looks for the agent of the registration with this UID; `None` where there is none, or one of another registration or hub.
+    ///
+    /// # Errors
+    /// What the cluster says.
+    pub(super) async fn find(child: &Child, registration: &str) -> Result<Option<Self>> {
+        let namespace: Value = match get(child, &format!("/api/v1/namespaces/{NAMESPACE}")).await {
+            Ok(namespace) => namespace,
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => return Ok(None),
+            Err(error) => return Err(error).context("the agent's namespace cannot be read"),
+        };
+        let metadata = &namespace["metadata"];
+        let ours = is_ours(&namespace) && metadata["annotations"][REGISTRATION] == registration;
+        let uid = metadata["uid"].as_str().filter(|_| ours && !registration.is_empty());
+        Ok(uid.map(|uid| Self { uid: uid.to_owned() }))
+    }
+
+    /// Takes away what lets the hub place objects by itself, so that what is deleted next is not placed again.
+    ///
+    /// # Errors
+    /// What the cluster says.
+    pub(super) async fn stop_placing(&self, child: &Child) -> Result<()> {
+        let path = format!("{BINDINGS}/{PLACE}");
+        if !of_umbra(child, &path).await? {
+            return Ok(());
+        }
+        match child.request_json(Method::DELETE, &path, JSON, "").await {
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(()),
+            deleted => deleted
+                .map(drop)
+                .with_context(|| format!("the ClusterRoleBinding {PLACE} cannot be deleted")),
+        }
+    }
+
+    /// Deletes the namespace and, with it, the roles and bindings of the agent and the binding `administrators`. The last thing
+    /// that can be done through the agent.
+    ///
+    /// # Errors
+    /// What the cluster says.
+    pub(super) async fn delete(&self, child: &Child, administrators: &str) -> Result<()> {
+        let bindings = ROLES.iter().copied().chain([administrators]);
+        let paths = ROLES
+            .iter()
+            .map(|name| format!("{CLUSTER_ROLES}/{name}"))
+            .chain(bindings.map(|name| format!("{BINDINGS}/{name}")));
+        let owned = json!({"metadata": {"ownerReferences":
+            [{"apiVersion": "v1", "kind": "Namespace", "name": NAMESPACE, "uid": self.uid}]}})
+        .to_string();
+        for path in paths {
+            if of_umbra(child, &path).await? {
+                child
+                    .request_json(Method::PATCH, &path, "application/merge-patch+json", owned.clone())
+                    .await
+                    .with_context(|| format!("{path} cannot be given to the namespace {NAMESPACE}"))?;
+            }
+        }
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": self.uid}});
+        let path = format!("/api/v1/namespaces/{NAMESPACE}");
+        match child
+            .request_json(Method::DELETE, &path, JSON, options.to_string())
+            .await
+        {
+            // It is being deleted already.
+            Err(ChildError::Status { code, .. }) if matches!(code.as_u16(), 404 | 409) => Ok(()),
+            deleted => deleted
+                .map(drop)
+                .with_context(|| format!("the Namespace {NAMESPACE} cannot be deleted")),
+        }
+    }
+}
+
+/// Whether there is something at a path, and umbra has made it.
+async fn of_umbra(child: &Child, path: &str) -> Result<bool> {
+    match get::<Value>(child, path).await {
+        Ok(object) => Ok(is_ours(&object)),
+        Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("{path} cannot be read")),
+    }
+}
