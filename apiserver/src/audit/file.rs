@@ -2,11 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+
+use super::lines::{Lines, WriteError, count, whole};
 
 /// How large log files become, and how many are kept.
 #[derive(Debug, Clone, Copy)]
@@ -22,18 +25,29 @@ pub struct Rotation {
 /// An open destination.
 #[derive(Debug)]
 pub(super) enum Sink {
-    StandardOutput,
+    /// Without the buffer of [`io::stdout`], which would not tell what has been written.
+    StandardOutput(Lines<File>),
     File(RotatingFile),
 }
 
 impl Sink {
-    /// Writes whole lines. What is written when it fails may be part of them.
-    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// The process's standard output.
+    pub(super) fn standard_output() -> io::Result<Self> {
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Self::StandardOutput(Lines::new(output.into())))
+    }
+
+    /// Writes whole lines.
+    ///
+    /// # Errors
+    /// When not all are written. Those that are stay whole.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), WriteError> {
         match self {
-            Self::StandardOutput => {
-                let mut output = io::stdout().lock();
-                output.write_all(lines)?;
-                output.flush()
+            Self::StandardOutput(output) => {
+                // What others print comes before or after.
+                let mut others = io::stdout().lock();
+                others.flush()?;
+                output.write(lines)
             }
             Self::File(file) => file.write(lines),
         }
@@ -45,7 +59,7 @@ impl Sink {
 #[derive(Debug)]
 pub(super) struct RotatingFile {
     path: PathBuf,
-    file: File,
+    file: Lines<File>,
     size: u64,
     rotation: Rotation,
 }
@@ -57,7 +71,7 @@ impl RotatingFile {
             std::fs::create_dir_all(folder)?;
         }
         let file = append(path)?;
-        let size = file.metadata()?.len();
+        let size = file.output.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -66,12 +80,13 @@ impl RotatingFile {
         })
     }
 
-    fn write(&mut self, mut lines: &[u8]) -> io::Result<()> {
+    fn write(&mut self, mut lines: &[u8]) -> Result<(), WriteError> {
+        let mut written = 0;
         while !lines.is_empty() {
             let room = self.rotation.max_size.saturating_sub(self.size);
-            let count = match fitting(lines, room) {
+            let bytes = match fitting(lines, room) {
                 0 if self.size > 0 => {
-                    self.rotate()?;
+                    self.rotate().map_err(|error| WriteError::from(error).after(written))?;
                     continue;
                 }
                 // A line that is longer than a file.
@@ -79,20 +94,40 @@ impl RotatingFile {
                     .iter()
                     .position(|byte| *byte == b'\n')
                     .map_or(lines.len(), |at| at + 1),
-                count => count,
+                bytes => bytes,
             };
-            self.file.write_all(&lines[..count])?;
-            self.size += count as u64;
-            lines = &lines[count..];
+            let (these, rest) = lines.split_at(bytes);
+            self.append(these).map_err(|error| error.after(written))?;
+            written += count(these);
+            lines = rest;
         }
         Ok(())
     }
 
+    /// Writes lines into the file as it is. What of a line there was no room for is removed again.
+    fn append(&mut self, lines: &[u8]) -> Result<(), WriteError> {
+        let outcome = self.file.write(lines);
+        if self.file.torn() > 0 && cut(&self.file.output, self.file.torn()).is_ok() {
+            self.file.mended();
+        }
+        // Others may have cut the file, so what has been added would not tell.
+        let length = self.file.output.metadata().map(|metadata| metadata.len());
+        self.size = length.unwrap_or(self.size + lines.len() as u64);
+        outcome
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
-        std::fs::rename(&self.path, self.free_name())?;
+        match std::fs::rename(&self.path, self.free_name()) {
+            // Somebody else has moved it, or this did, and then could not open the new one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
         self.file = append(&self.path)?;
-        self.size = 0;
-        self.remove_old()
+        self.size = self.file.output.metadata()?.len();
+        if let Err(error) = self.remove_old() {
+            tracing::warn!(%error, path = %self.path.display(), "old files of the audit log cannot be removed");
+        }
+        Ok(())
     }
 
     /// The name with the time in it; where files follow each other within a millisecond, a later one.
@@ -156,14 +191,18 @@ fn fitting(lines: &[u8], room: u64) -> usize {
     if lines.len() <= room {
         return lines.len();
     }
-    lines[..room]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |at| at + 1)
+    whole(&lines[..room])
 }
 
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+fn append(path: &Path) -> io::Result<Lines<File>> {
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    Ok(Lines::new(file))
+}
+
+/// Removes as many bytes from the end.
+fn cut(file: &File, bytes: usize) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    file.set_len(length.saturating_sub(bytes as u64))
 }
 
 fn is_older(path: &Path, age: Duration) -> io::Result<bool> {
@@ -224,6 +263,62 @@ mod tests {
         assert!(foreign.exists() && seen.contains(&"audit.log".to_owned()));
         let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    /// Names the folder of the file that a process with little room writes.
+    const FOLDER: &str = "UMBRA_TEST_AUDIT_FOLDER";
+
+    #[test]
+    fn a_file_without_room_has_whole_lines_and_goes_on_when_there_is_some() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            return write_until_full(&Path::new(&folder).join("audit.log"));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // Files of 4 or 8 KiB, depending on the shell; what is beyond is an error (EFBIG) and no signal.
+        let script = "ulimit -f 8 && trap '' XFSZ && exec \"$0\" --exact \"$1\"";
+        let this = "audit::file::tests::a_file_without_room_has_whole_lines_and_goes_on_when_there_is_some";
+        let mut limited = std::process::Command::new("sh");
+        limited
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .arg(this);
+        let output = limited.env(FOLDER, folder.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
+        assert!(text.lines().count() >= 4);
+        assert!(text.lines().all(|line| line.ends_with("end")), "{text}");
+    }
+
+    fn write_until_full(path: &Path) {
+        let mut file = RotatingFile::open(path, rotation(u64::MAX, 0)).unwrap();
+        let three = format!("{0:900}end\n{0:900}end\n{0:900}end\n", "");
+        let mut lines = 0;
+        let failed = loop {
+            match file.write(three.as_bytes()) {
+                Ok(()) => lines += 3,
+                Err(failed) => break failed,
+            }
+        };
+        lines += failed.written;
+        assert_eq!(
+            count(&std::fs::read(path).unwrap()),
+            lines,
+            "what is told is what is there"
+        );
+        // There is room for this where there was none for the line.
+        file.write(b"short end\n").unwrap();
+        assert_eq!(std::fs::metadata(path).unwrap().len(), file.size);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let mut file = RotatingFile::open(&path, rotation(8, 0)).unwrap();
+        file.write(b"one\n").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.write(b"second\nthird\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"third\n");
     }
 
     #[test]

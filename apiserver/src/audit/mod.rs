@@ -12,6 +12,7 @@
 
 pub(crate) mod event;
 mod file;
+mod lines;
 mod request;
 
 use std::path::PathBuf;
@@ -93,15 +94,16 @@ impl AuditLog {
     /// Opens the destination. Nothing is written until the writer runs.
     ///
     /// # Errors
-    /// Where a file cannot be opened for writing.
+    /// Where a file cannot be opened for writing, or there is no standard output.
     pub fn open(destination: Destination) -> Result<(Self, AuditWriter), AuditError> {
-        let sink = match destination {
-            Destination::StandardOutput => Sink::StandardOutput,
-            Destination::File(path, rotation) => match RotatingFile::open(&path, rotation) {
-                Ok(file) => Sink::File(file),
-                Err(source) => return Err(AuditError { path, source }),
-            },
+        let (path, sink) = match destination {
+            Destination::StandardOutput => ("(standard output)".into(), Sink::standard_output()),
+            Destination::File(path, rotation) => {
+                let file = RotatingFile::open(&path, rotation);
+                (path, file.map(Sink::File))
+            }
         };
+        let sink = sink.map_err(|source| AuditError { path, source })?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let log = Self {
             queue: sender,
@@ -180,8 +182,10 @@ impl AuditWriter {
                     self.written.inc_by(batch.len() as u64);
                 }
                 Err(error) => {
-                    tracing::error!(%error, events = batch.len(), "the audit log cannot be written");
-                    self.lost.add(batch.len());
+                    let lost = batch.len().saturating_sub(error.written);
+                    tracing::error!(%error, events = lost, "the audit log cannot be written");
+                    self.written.inc_by(error.written as u64);
+                    self.lost.add(lost);
                 }
             }
             self
