@@ -9,6 +9,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::ManagedCluster;
+
 /// The request of an agent for the certificate of its cluster.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -84,6 +86,21 @@ pub const REPLICAS: &str = "umbra:replicas";
 
 /// What bootstrap tokens begin with.
 pub const BOOTSTRAP_TOKEN_PREFIX: &str = "umbra-bootstrap.";
+
+/// The annotation of a ClusterJoinRequest that came with a bootstrap token: the token's SHA-256, in hexadecimal. Set by the hub.
+pub const BOOTSTRAP_TOKEN: &str = "umbra.dev/bootstrap-token";
+/// The annotation of a ManagedCluster whose bootstrap token has approved a ClusterJoinRequest: the token's SHA-256 in hexadecimal,
+/// a slash, and the UID of the request. Set by the hub. A token approves one request.
+pub const BOOTSTRAP_TOKEN_USED: &str = "umbra.dev/bootstrap-token-used";
+
+/// The UID of the ClusterJoinRequest that the present bootstrap token of `cluster` has approved; `None` where it has approved none.
+#[must_use]
+pub fn bootstrap_token_used(cluster: &ManagedCluster) -> Option<&str> {
+    let settings = cluster.spec.connection.tunnel.as_ref()?;
+    let used = cluster.metadata.annotations.as_ref()?.get(BOOTSTRAP_TOKEN_USED)?;
+    let (hash, request) = used.split_once('/')?;
+    (hash == settings.bootstrap_token_hash).then_some(request)
+}
 
 /// The user name of a cluster's agents.
 #[must_use]

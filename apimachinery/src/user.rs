@@ -1,6 +1,7 @@
 //! Who a request comes from.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The group of everyone who has proved an identity.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -23,6 +24,28 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// What else the authenticator knows; keys are lower case.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// Set for machines of Umbra's own alone, by the one authenticator that knows their credentials. No header, token or
+    /// certificate of anybody else can claim it, whatever name and groups it gives: it is no text, and travels nowhere.
+    pub machine: Option<MachineCredential>,
+}
+
+/// What a machine of Umbra's own has proved itself with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineCredential {
+    /// The certificate of an agent, of the agents' authority.
+    Agent {
+        /// The certificate, as DER. Kept so that it can be judged again when the authority changes.
+        certificate: Arc<[u8]>,
+        /// When it expires, in seconds since the epoch.
+        expires: i64,
+    },
+    /// The certificate of a replica, of the same authority.
+    Replica,
+    /// A bootstrap token.
+    BootstrapToken {
+        /// The token's SHA-256, in hexadecimal.
+        hash: String,
+    },
 }
 
 impl UserInfo {

@@ -18,6 +18,7 @@ use umbra_apimachinery::user::{ANONYMOUS, UserInfo};
 
 use crate::delegation::ReviewError;
 use crate::peer::PeerError;
+use crate::reserved;
 use crate::tokens::TokenError;
 
 /// What a request proves itself with.
@@ -70,6 +71,12 @@ pub enum AuthenticationError {
     /// The hub could not be asked about the bearer token.
     #[error("the bearer token cannot be judged: {0}")]
     Unjudged(#[source] Arc<ReviewError>),
+    /// Somebody other than a machine of Umbra's own has the name of one ([`crate::reserved`]).
+    #[error("the user name {name:?} belongs to machines of Umbra")]
+    Reserved {
+        /// The name.
+        name: String,
+    },
     /// Several kinds of credentials, none of which proves anything.
     #[error("[{}]", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Several(Vec<AuthenticationError>),
@@ -83,7 +90,11 @@ impl AuthenticationError {
         match self {
             Self::Unjudged(_) => true,
             Self::Several(errors) => errors.iter().any(Self::is_unjudged),
-            Self::Certificate { .. } | Self::Peer { .. } | Self::ProxyNotAllowed { .. } | Self::Token(_) => false,
+            Self::Certificate { .. }
+            | Self::Peer { .. }
+            | Self::ProxyNotAllowed { .. }
+            | Self::Token(_)
+            | Self::Reserved { .. } => false,
         }
     }
 
@@ -94,6 +105,12 @@ impl AuthenticationError {
             return Status::internal("the hub cannot be asked whose credentials these are; try again in a moment");
         }
         Status::failure(Reason::Unauthorized, "Unauthorized")
+    }
+
+    /// Whom a credential proves, as far as it may claim that.
+    pub(crate) fn unless_reserved(user: UserInfo) -> Result<UserInfo, Self> {
+        let name = user.name.clone();
+        reserved::without_claims(user).ok_or(Self::Reserved { name })
     }
 
     /// One error of several; `None` of none.
@@ -136,7 +153,8 @@ impl Authenticators {
     ) -> Result<Option<UserInfo>, AuthenticationError> {
         let mut errors = Vec::new();
         for authenticator in &self.authenticators {
-            match authenticator.authenticate(credentials, now) {
+            let known = authenticator.authenticate(credentials, now);
+            match known.and_then(|user| user.map(AuthenticationError::unless_reserved).transpose()) {
                 Ok(Some(user)) if user.name == ANONYMOUS => return Ok(Some(user)),
                 Ok(Some(user)) => return Ok(Some(user.authenticated())),
                 Ok(None) => {}
@@ -196,6 +214,25 @@ mod tests {
             Err("[invalid bearer token, invalid bearer token]".to_owned())
         );
         assert_eq!(judge(Vec::new(), &none), Ok(None));
+    }
+
+    #[test]
+    fn nobody_claims_to_be_a_machine() {
+        let mut tokens = StaticTokens::new();
+        tokens.insert("a", UserInfo::new("alice", ["umbra:agents", "umbra:replicas", "dev"]));
+        tokens.insert("b", UserInfo::new("umbra:bootstrap:east", ["umbra:bootstrappers"]));
+        let bearer = Arc::new(BearerAuthenticator::new(vec![Arc::new(tokens)])) as Arc<dyn RequestAuthenticator>;
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", value.parse().unwrap());
+            judge(vec![Arc::clone(&bearer)], &headers)
+        };
+        assert_eq!(
+            with("Bearer a").unwrap().unwrap().groups,
+            ["dev", "system:authenticated"]
+        );
+        let refused = with("Bearer b").unwrap_err();
+        assert!(refused.contains("belongs to machines"), "{refused}");
     }
 
     #[test]

@@ -2,16 +2,19 @@
 //!
 //! Rules of `k8s.io/apiserver/pkg/endpoints/filters/impersonation` in its original mode (verb `impersonate`); the
 //! constrained modes of KEP-5284 are not implemented, so the verbs `impersonate:…` and `impersonate-on:…` grant nothing.
+//!
+//! Deviation: users and groups of Umbra's own machines ([`crate::reserved`]) cannot be impersonated by anybody.
 
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
 use http::header::HeaderName;
+use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::{ANONYMOUS, UNAUTHENTICATED, UserInfo};
 
 use crate::rbac::Attributes;
 use crate::request_header::{text, unescape_key};
-use crate::service_account;
+use crate::{reserved, service_account};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -21,11 +24,34 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 /// The API group of what is impersonated besides users, groups and service accounts.
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 
-/// Headers that make no sense: 400.
+/// Headers that are not acted on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("requested {requested} without impersonating a user")]
-pub struct ImpersonationError {
-    requested: String,
+pub enum ImpersonationError {
+    /// They make no sense: 400.
+    #[error("requested {requested} without impersonating a user")]
+    NoUser {
+        /// What was requested.
+        requested: String,
+    },
+    /// Nobody may be a machine of Umbra's own, whatever they may impersonate: 403.
+    #[error("{what} {name:?} belongs to machines of Umbra and cannot be impersonated")]
+    Reserved {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl ImpersonationError {
+    /// What the client is told.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::NoUser { .. } => Status::bad_request(self.to_string()),
+            Self::Reserved { .. } => Status::failure(Reason::Forbidden, self.to_string()),
+        }
+    }
 }
 
 /// One thing that the caller has to be allowed to impersonate.
@@ -77,7 +103,7 @@ pub struct Impersonation {
 /// Reads the headers of a request; `None` where nobody is impersonated.
 ///
 /// # Errors
-/// Where groups, UID or extra attributes are given without a user.
+/// Where groups, UID or extra attributes are given without a user, and where the user or a group is one of machines.
 pub fn parse(headers: &HeaderMap) -> Result<Option<Impersonation>, ImpersonationError> {
     let single = |name| headers.get(name).map(text).filter(|value| !value.is_empty());
     let groups: Vec<String> = headers.get_all(GROUP).iter().map(text).collect();
@@ -95,18 +121,31 @@ pub fn parse(headers: &HeaderMap) -> Result<Option<Impersonation>, Impersonation
         if requested.is_empty() {
             return Ok(None);
         }
-        return Err(ImpersonationError {
+        return Err(ImpersonationError::NoUser {
             requested: requested.join(", "),
         });
     };
+    unreserved(&name, &groups)?;
     let checks = checks(&name, &groups, uid.as_deref(), &extra);
     let user = UserInfo {
         groups: effective_groups(&name, groups),
         name,
         uid: uid.unwrap_or_default(),
         extra,
+        machine: None,
     };
     Ok(Some(Impersonation { user, checks }))
+}
+
+fn unreserved(name: &str, groups: &[String]) -> Result<(), ImpersonationError> {
+    let group = groups.iter().find(|group| reserved::is_group(group));
+    let claimed = match group {
+        Some(group) => ("group", group.clone()),
+        None if reserved::is_user(name) => ("user", name.to_owned()),
+        None => return Ok(()),
+    };
+    let (what, name) = claimed;
+    Err(ImpersonationError::Reserved { what, name })
 }
 
 /// Removes the headers, as a server does once the impersonation is in force.
@@ -263,6 +302,25 @@ mod tests {
         let request = headers(&[("impersonate-user", "system:serviceaccount:shop:web")]);
         let impersonation = parse(&request).unwrap().unwrap();
         assert_eq!(described(&impersonation), ["/serviceaccounts/ shop:web"]);
+    }
+
+    #[test]
+    fn nobody_becomes_a_machine() {
+        for machine in [
+            &[("impersonate-user", "umbra:agent:east")][..],
+            &[("impersonate-user", "umbra:bootstrap:east")],
+            &[("impersonate-user", "umbra:replica")],
+            &[("impersonate-user", "alice"), ("impersonate-group", "umbra:agents")],
+            &[
+                ("impersonate-user", "alice"),
+                ("impersonate-group", "dev"),
+                ("impersonate-group", "umbra:bootstrappers"),
+            ],
+        ] {
+            let error = parse(&headers(machine)).unwrap_err();
+            assert_eq!(error.status().code, 403, "{machine:?}: {error}");
+        }
+        assert!(parse(&headers(&[("impersonate-user", "umbra:agents")])).is_ok());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | [`trust`] | whose certificates count, by what the hub publishes and by files |
 //! | [`delegation`] | whose token is it and what may somebody do, says the hub |
 //! | [`impersonate`] | whom does the caller want to be, and what must be allowed for that |
+//! | [`reserved`] | which names belong to machines of Umbra's own, and to nobody else |
 //! | [`rbac`] | what may an identity do, and what may it see |
 //! | [`certificates`] | how are certificates issued and kept |
 //!
@@ -26,6 +27,7 @@ pub mod impersonate;
 pub mod peer;
 pub mod rbac;
 pub mod request_header;
+pub mod reserved;
 pub mod service_account;
 pub mod tls;
 pub mod tokens;

@@ -53,6 +53,17 @@ impl<S: MirrorState> Mirror<S> {
         }))
     }
 
+    /// A state that nothing follows.
+    #[cfg(test)]
+    pub(crate) fn of(state: S) -> Arc<Self> {
+        Arc::new(Self {
+            prefix: "",
+            store: Arc::new(umbra_storage::Embedded::in_memory()),
+            state: ArcSwap::from_pointee(state),
+            revision: watch::Sender::default(),
+        })
+    }
+
     /// The state now.
     #[must_use]
     pub fn state(&self) -> Arc<S> {

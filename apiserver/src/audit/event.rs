@@ -201,6 +201,7 @@ static NOBODY: UserInfo = UserInfo {
     uid: String::new(),
     groups: Vec::new(),
     extra: std::collections::BTreeMap::new(),
+    machine: None,
 };
 
 impl<'a> User<'a> {

@@ -137,7 +137,7 @@ impl ApiServer {
     /// # Errors
     /// 400 where the headers make no sense, 403 where the hub refuses.
     pub(super) async fn impersonated(&self, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Status> {
-        let wanted = impersonate::parse(headers).map_err(|error| Status::bad_request(error.to_string()))?;
+        let wanted = impersonate::parse(headers).map_err(|error| error.status())?;
         let Some(wanted) = wanted else { return Ok(user) };
         let Root::Api(hub) = self.roots().root(RootName::Hub).await? else {
             return Err(Status::failure(

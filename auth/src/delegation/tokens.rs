@@ -10,6 +10,7 @@ use super::cache::{CacheStatistics, Keep, Retention, ReviewCache};
 use super::retry::{Patience, Patient};
 use super::{ReviewError, Reviewer};
 use crate::authenticate::AuthenticationError;
+use crate::reserved;
 use crate::tokens::TokenError;
 
 const REVIEW: &str = "TokenReview";
@@ -149,6 +150,11 @@ fn judge(status: TokenReviewStatus, wanted: &[String]) -> Result<UserInfo, Token
         uid: user.uid.unwrap_or_default(),
         groups: user.groups.unwrap_or_default(),
         extra: user.extra.unwrap_or_default(),
+        machine: None,
     };
+    let name = user.name.clone();
+    let user = reserved::without_claims(user);
+    let user =
+        user.ok_or_else(|| TokenError::Refused(format!("the user name {name:?} belongs to machines of Umbra")))?;
     Ok(user.authenticated())
 }

@@ -257,6 +257,7 @@ fn user() -> impl Strategy<Value = UserInfo> {
             uid,
             groups,
             extra,
+            machine: None,
         }
     })
 }

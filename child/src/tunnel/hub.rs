@@ -35,6 +35,13 @@ const OPEN: Duration = Duration::from_secs(5);
 /// Streams that are asked for at once; more wait.
 const ASKED: usize = 64;
 
+/// Tunnels of one cluster that end here at once.
+const PER_CLUSTER: usize = 16;
+/// Those of one agent: half, so that one certificate that is in wrong hands leaves room for agents with another. The agents of one
+/// Deployment share theirs; each has one tunnel, and a second for as long as something is under way on the one before. So four of
+/// them have room.
+const PER_AGENT: usize = 8;
+
 /// Tunnels that end at other replicas of the hub.
 #[async_trait]
 pub trait Peers: fmt::Debug + Send + Sync {
@@ -45,12 +52,66 @@ pub trait Peers: fmt::Debug + Send + Sync {
     async fn open(&self, cluster: &str) -> io::Result<Option<Box<dyn Io>>>;
 }
 
+/// There is no room for another tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TooManyTunnels {
+    /// One agent has as many as one may.
+    #[error(
+        "the agents that share this certificate's ClusterJoinRequest have {PER_AGENT} tunnels here already; no more are opened"
+    )]
+    OfAgent,
+    /// The cluster has as many as one may.
+    #[error("cluster {cluster} has {PER_CLUSTER} tunnels here already; no more are opened")]
+    OfCluster {
+        /// Its name.
+        cluster: Arc<str>,
+    },
+}
+
+/// How many tunnels there are, and begin, by cluster and agent.
+type Counts = BTreeMap<Arc<str>, BTreeMap<Arc<str>, usize>>;
+
+/// Room for one tunnel, as long as this lives.
+pub struct Slot {
+    tunnels: Tunnels,
+    cluster: Arc<str>,
+    agent: Arc<str>,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("cluster", &self.cluster)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut counts = self.tunnels.0.counts.lock();
+        let Some(agents) = counts.get_mut(&self.cluster) else {
+            return;
+        };
+        if let Some(count) = agents.get_mut(&self.agent) {
+            *count -= 1;
+            if *count == 0 {
+                agents.remove(&self.agent);
+            }
+        }
+        if agents.is_empty() {
+            counts.remove(&self.cluster);
+        }
+    }
+}
+
 /// The tunnels that end here, by cluster. Clones are the same set.
 #[derive(Clone)]
 pub struct Tunnels(Arc<Set>);
 
 struct Set {
     tunnels: Mutex<BTreeMap<Arc<str>, Vec<Arc<Tunnel>>>>,
+    counts: Mutex<Counts>,
     next: AtomicU64,
     held: watch::Sender<BTreeSet<Arc<str>>>,
     peers: OnceLock<Arc<dyn Peers>>,
@@ -113,6 +174,7 @@ impl Tunnels {
     pub fn new() -> Self {
         Self(Arc::new(Set {
             tunnels: Mutex::default(),
+            counts: Mutex::default(),
             next: AtomicU64::new(0),
             held: watch::Sender::default(),
             peers: OnceLock::new(),
@@ -160,21 +222,54 @@ impl Tunnels {
         self.0.connectors.lock().remove(cluster);
     }
 
-    /// Takes over a connection whose agent speaks for `cluster`, in a task of its own, until it breaks or `revoked` says why
-    /// it is to be cut, which is then done at once.
+    /// Room for one more tunnel of `agent`, which speaks for `cluster`. Those that there are stay, however many ask: who has
+    /// connected is not to be cut by who comes later.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn reserve(&self, cluster: &str, agent: &str) -> Result<Slot, TooManyTunnels> {
+        let (cluster, agent): (Arc<str>, Arc<str>) = (cluster.into(), agent.into());
+        let mut counts = self.0.counts.lock();
+        let agents = counts.get(&cluster);
+        let of_agent = agents
+            .and_then(|agents| agents.get(&agent))
+            .copied()
+            .unwrap_or_default();
+        let of_cluster: usize = agents.map_or(0, |agents| agents.values().sum());
+        if of_agent >= PER_AGENT {
+            return Err(TooManyTunnels::OfAgent);
+        }
+        if of_cluster >= PER_CLUSTER {
+            return Err(TooManyTunnels::OfCluster { cluster });
+        }
+        *counts
+            .entry(Arc::clone(&cluster))
+            .or_default()
+            .entry(Arc::clone(&agent))
+            .or_default() += 1;
+        drop(counts);
+        Ok(Slot {
+            tunnels: self.clone(),
+            cluster,
+            agent,
+        })
+    }
+
+    /// Takes over a connection for which there is room, in a task of its own, until it breaks or `revoked` says why it is to be
+    /// cut, which is then done at once.
     pub fn hold(
         &self,
-        cluster: &str,
+        slot: Slot,
         io: impl Future<Output = io::Result<Box<dyn Io>>> + Send + 'static,
         revoked: impl Future<Output = String> + Send + 'static,
     ) {
         let tunnels = self.clone();
-        let cluster: Arc<str> = cluster.into();
         let cancel = self.0.cancel.clone();
         self.0.tracker.spawn(async move {
+            let cluster = &slot.cluster;
             let held = async {
                 tokio::select! {
-                    ended = async { tunnels.run(&cluster, io.await?).await } => match ended {
+                    ended = async { tunnels.run(cluster, io.await?).await } => match ended {
                         Ok(()) => tracing::info!(%cluster, "a tunnel has ended"),
                         Err(error) => tracing::info!(%cluster, %error, "a tunnel has ended"),
                     },

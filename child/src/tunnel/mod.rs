@@ -34,7 +34,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use hub::{Peers, TunnelConnector, Tunnels};
+pub use hub::{Peers, Slot, TooManyTunnels, TunnelConnector, Tunnels};
 
 /// What the agent asks to switch to, and the hub agrees to.
 pub const PROTOCOL: &str = "umbra-tunnel/1";

@@ -14,7 +14,7 @@ use tokio::{
 use umbra_apimachinery::user::UserInfo;
 
 use super::{
-    Tunnels,
+    TooManyTunnels, Tunnels,
     agent::{self, Ending, Tunnel},
     mux,
 };
@@ -75,7 +75,8 @@ fn own(server: &Server) -> Child {
 }
 
 fn held(tunnels: &Tunnels, io: DuplexStream) {
-    tunnels.hold("c1", async { Ok(Box::new(io) as Box<dyn Io>) }, pending());
+    let slot = tunnels.reserve("c1", "a").expect("room");
+    tunnels.hold(slot, async { Ok(Box::new(io) as Box<dyn Io>) }, pending());
 }
 
 /// An agent whose tunnel `tunnels` holds.
@@ -185,7 +186,8 @@ async fn what_is_revoked_is_cut_at_once() {
     let (tunnels, own) = (Tunnels::new(), own(&server));
     let (hub_side, agent_side) = duplex(64 << 10);
     let (revoke, revoked) = tokio::sync::oneshot::channel::<String>();
-    tunnels.hold("c1", async { Ok(Box::new(hub_side) as Box<dyn Io>) }, async {
+    let slot = tunnels.reserve("c1", "a").expect("room");
+    tunnels.hold(slot, async { Ok(Box::new(hub_side) as Box<dyn Io>) }, async {
         revoked.await.expect("revoked")
     });
     let tunnel = Tunnel {
@@ -244,4 +246,40 @@ async fn an_agent_that_is_silent_is_taken_for_dead() {
     changes.wait_for(|held| held.is_empty()).await.expect("given up");
     drop(control);
     soon(accepting).await.expect("no panic").ok();
+}
+
+#[tokio::test]
+async fn there_are_no_more_tunnels_than_there_is_room_for() {
+    let tunnels = Tunnels::new();
+    let all_of = |agent: &str| {
+        let mut slots = Vec::new();
+        loop {
+            match tunnels.reserve("c1", agent) {
+                Ok(slot) => slots.push(slot),
+                Err(full) => return (slots, full),
+            }
+        }
+    };
+    let (mut first, full) = all_of("a");
+    assert_eq!((first.len(), full), (8, TooManyTunnels::OfAgent));
+    let (second, _) = all_of("b");
+    assert_eq!(second.len(), 8);
+    let cluster = "c1".into();
+    assert_eq!(all_of("c").1, TooManyTunnels::OfCluster { cluster });
+    tunnels.reserve("c2", "a").expect("another cluster has room of its own");
+
+    // One that is held counts until it has ended, and what comes later does not cut it.
+    let (hub_side, agent_side) = duplex(64 << 10);
+    let slot = first.pop().expect("one of eight");
+    tunnels.hold(slot, async { Ok(Box::new(hub_side) as Box<dyn Io>) }, pending());
+    tunnels.reserve("c1", "a").expect_err("full");
+    drop(agent_side);
+    let freed = async {
+        while tunnels.reserve("c1", "a").is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(freed).await;
+    drop((first, second));
+    assert_eq!(all_of("a").0.len(), 8);
 }

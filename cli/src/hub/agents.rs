@@ -57,10 +57,11 @@ pub(crate) fn authority(data: &DataDir, lifetime: Duration) -> Result<AgentAutho
 }
 
 /// What serves agents in the hub root.
-pub(crate) fn agents(shared: &Shared) -> Agents {
+pub(crate) fn agents(shared: &Shared, authority: &AgentAuthority) -> Agents {
     Agents {
         directory: Arc::clone(&shared.directory),
         tunnels: shared.tunnels.clone(),
+        authority: authority.clone(),
     }
 }
 

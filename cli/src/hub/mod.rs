@@ -120,7 +120,7 @@ impl Hub {
         let children = Children::new(ProbeConfig::default());
         let shared = Shared::load(base, &children).await?;
         let authority = agents::authority(data, arguments.tunnels.agent_certificate_lifetime)?;
-        let (hub, tokens) = base.hub(data, agents::agents(&shared)).await?;
+        let (hub, tokens) = base.hub(data, agents::agents(&shared, &authority)).await?;
         let fleets: Fleets = Arc::new(ArcSwap::from_pointee(BTreeMap::new()));
         let roots = shared.roots(hub, &fleets);
         let authenticators = authenticators(data, tokens)?.preceded_by(agents::authenticator(&shared, &authority));

@@ -142,7 +142,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     let hub = aggregated::start(AggregatedDependencies {
         store: Arc::clone(&base.store),
         authorizer,
-        agents: hub::agents::agents(&shared),
+        agents: hub::agents::agents(&shared, &authority),
         version: version(),
         tracker: base.tracker.clone(),
         cancelled: base.cancel.clone(),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use umbra_api::cluster::{Approval, ConnectionMode, ManagedCluster};
-use umbra_api::join_request::{ClusterJoinRequest, bootstrap_user, condition};
+use umbra_api::join_request::{BOOTSTRAP_TOKEN, ClusterJoinRequest, bootstrap_token_used, bootstrap_user, condition};
 use umbra_auth::tokens::sha256_hex;
 use umbra_registry::directory::Directory;
 
@@ -18,11 +18,16 @@ const EXPIRED: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Nothing,
-    /// Say that it is approved or denied.
+    /// Say that it is approved or denied, for the ManagedCluster of this UID.
     Decide {
+        cluster_uid: String,
         condition: &'static str,
         reason: &'static str,
         message: String,
+    },
+    /// Write down, in its ManagedCluster, that the bootstrap token with this hash is for this request and no other.
+    UseToken {
+        hash: String,
     },
     /// Issue the certificate, for the ManagedCluster of this UID.
     Sign {
@@ -45,6 +50,10 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
     if !owner.is_empty() && cluster.map(|cluster| uid(cluster)).as_ref() != Some(owner) {
         return Action::Delete("its ManagedCluster is gone");
     }
+    // What was said about an earlier cluster of the name is not said about this one.
+    if cluster.is_some_and(|cluster| is_older(request, cluster)) {
+        return Action::Delete("it was made for an earlier ManagedCluster of the name");
+    }
     if request.has(condition::DENIED) {
         // As long as it is there, tokens approve nothing more for the cluster.
         let token = cluster.and_then(|cluster| cluster.spec.connection.tunnel.as_ref());
@@ -64,13 +73,27 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
         }
         return cluster.map_or(Action::Nothing, |cluster| by_rule(directory, cluster, request));
     }
+    let Some(cluster) = cluster else {
+        return Action::Delete("it is approved for a ManagedCluster that is not there");
+    };
     let is_signed = status.request_hash == sha256_hex(request.spec.request.as_bytes());
-    match cluster.filter(|cluster| cluster.spec.connection.mode == ConnectionMode::Tunnel && !is_signed) {
-        Some(cluster) => Action::Sign {
+    match cluster.spec.connection.mode == ConnectionMode::Tunnel && !is_signed {
+        true => Action::Sign {
             cluster_uid: uid(cluster),
         },
-        None => Action::Nothing,
+        false => Action::Nothing,
     }
+}
+
+/// Whether a request was made before its cluster, or with a token of an earlier one. Both times are the hub's, in seconds.
+fn is_older(request: &ClusterJoinRequest, cluster: &ManagedCluster) -> bool {
+    let times = (
+        &request.metadata.creation_timestamp,
+        &cluster.metadata.creation_timestamp,
+    );
+    let older = matches!(times, (Some(request), Some(cluster)) if request.0 < cluster.0);
+    let with_token = request.spec.username == bootstrap_user(&request.spec.cluster_name);
+    older || (with_token && cluster.metadata.uid.as_deref() != Some(request.spec.uid.as_str()))
 }
 
 /// The rule about requests that came with a bootstrap token.
@@ -86,13 +109,23 @@ fn by_rule(directory: &Directory, cluster: &ManagedCluster, request: &ClusterJoi
     if others.any(|other| other.has(condition::DENIED)) {
         return Action::Nothing;
     }
-    let settings = cluster.spec.connection.tunnel.as_ref();
-    if !with_token || settings.is_none_or(|settings| settings.approval != Approval::Token) {
+    let Some(settings) = cluster.spec.connection.tunnel.as_ref() else {
+        return Action::Nothing;
+    };
+    let token = request
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(BOOTSTRAP_TOKEN));
+    let with_this_token = with_token && token.is_some_and(|token| *token == settings.bootstrap_token_hash);
+    if !with_this_token || settings.approval != Approval::Token {
         return Action::Nothing;
     }
+    let cluster_uid = cluster.metadata.uid.clone().unwrap_or_default();
     let known = cluster.status.as_ref().map_or("", |status| status.uid.as_str());
     if !known.is_empty() && known != request.spec.cluster_uid {
         return Action::Decide {
+            cluster_uid,
             condition: condition::DENIED,
             reason: "AnotherCluster",
             message: format!(
@@ -101,10 +134,18 @@ fn by_rule(directory: &Directory, cluster: &ManagedCluster, request: &ClusterJoi
             ),
         };
     }
-    Action::Decide {
-        condition: condition::APPROVED,
-        reason: "BootstrapToken",
-        message: format!("the agent has the bootstrap token of {name}"),
+    match bootstrap_token_used(cluster) {
+        None => Action::UseToken {
+            hash: settings.bootstrap_token_hash.clone(),
+        },
+        Some(used) if request.metadata.uid.as_deref() == Some(used) => Action::Decide {
+            cluster_uid,
+            condition: condition::APPROVED,
+            reason: "BootstrapToken",
+            message: format!("the agent has the bootstrap token of {name}"),
+        },
+        // Two asked at the same time with one token. A person may approve this one too.
+        Some(_) => Action::Nothing,
     }
 }
 
@@ -113,13 +154,22 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::{Value, json};
+    use umbra_api::join_request::BOOTSTRAP_TOKEN_USED;
 
     use super::*;
 
     fn directory(tunnel: &Value, status: &Value) -> Directory {
-        let cluster = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
-            "metadata": {"name": "east", "uid": "m1"}, "status": status,
-            "spec": {"connection": {"mode": "Tunnel", "tunnel": tunnel}}});
+        directory_with(tunnel, status, |_| {})
+    }
+
+    /// A cluster whose token is used by the request that these tests are about.
+    fn directory_with(tunnel: &Value, status: &Value, change: impl FnOnce(&mut Value)) -> Directory {
+        let mut cluster = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
+            "metadata": {"name": "east", "uid": "m1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {BOOTSTRAP_TOKEN_USED: "h/r1"}},
+            "status": status, "spec": {"connection": {"mode": "Tunnel", "tunnel": tunnel}}});
+        cluster["spec"]["connection"]["tunnel"]["bootstrapTokenHash"] = "h".into();
+        change(&mut cluster);
         let mut directory = Directory::default();
         let cluster = Arc::new(serde_json::from_value(cluster).unwrap());
         directory.clusters.insert("east".to_owned(), cluster);
@@ -128,7 +178,8 @@ mod tests {
 
     fn request(change: impl FnOnce(&mut Value)) -> ClusterJoinRequest {
         let mut request = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ClusterJoinRequest",
-            "metadata": {"name": "east-1", "uid": "r1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "metadata": {"name": "east-1", "uid": "r1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {BOOTSTRAP_TOKEN: "h"}},
             "spec": {"clusterName": "east", "clusterUID": "k1", "request": "csr", "username": "umbra:bootstrap:east",
                 "uid": "m1"},
             "status": {}});
@@ -166,7 +217,7 @@ mod tests {
         for forged in [
             json!({"username": "umbra:bootstrap:west"}),
             json!({"username": "system:serviceaccount:a:b"}),
-            // The token of an earlier cluster of this name.
+            // The token of an earlier cluster of this name: it goes.
             json!({"uid": "m0"}),
             json!({"clusterName": "west"}),
         ] {
@@ -177,6 +228,67 @@ mod tests {
             });
             assert_eq!(decided(&plain, &request), None, "{forged}");
         }
+    }
+
+    #[test]
+    fn a_token_approves_one_request() {
+        let decided = |used: Value, request: &ClusterJoinRequest| {
+            let cluster = directory_with(&json!({}), &json!({}), |cluster| {
+                cluster["metadata"]["annotations"] = used;
+            });
+            decide(&cluster, request, at("2026-01-01T01:00:00Z"))
+        };
+        let hash = "h".to_owned();
+        let used_by = |used: &str| json!({BOOTSTRAP_TOKEN_USED: used});
+        assert_eq!(
+            decided(json!({}), &request(|_| {})),
+            Action::UseToken { hash: hash.clone() }
+        );
+        // What an earlier token was used for says nothing of this one.
+        assert_eq!(decided(used_by("g/r0"), &request(|_| {})), Action::UseToken { hash });
+        assert_eq!(decided(used_by("h/r0"), &request(|_| {})), Action::Nothing);
+        assert!(matches!(
+            decided(used_by("h/r1"), &request(|_| {})),
+            Action::Decide { .. }
+        ));
+        // Made with a token that was replaced since, or that nobody knows of.
+        let with = |token: Value| request(|request| request["metadata"]["annotations"] = token);
+        assert_eq!(
+            decided(json!({}), &with(json!({BOOTSTRAP_TOKEN: "g"}))),
+            Action::Nothing
+        );
+        assert_eq!(decided(json!({}), &with(json!({}))), Action::Nothing);
+    }
+
+    #[test]
+    fn what_was_approved_for_a_cluster_is_not_signed_for_the_next_of_its_name() {
+        let now = at("2026-01-01T01:00:00Z");
+        let another = |uid: &str, created: &str| {
+            directory_with(&json!({}), &json!({}), |cluster| {
+                cluster["metadata"]["uid"] = uid.into();
+                cluster["metadata"]["creationTimestamp"] = created.into();
+            })
+        };
+        let by_person = request(|request| {
+            approved(request);
+            request["spec"]["username"] = "alice".into();
+            request["spec"]["uid"] = "".into();
+        });
+        let signs = |directory: &Directory, request: &ClusterJoinRequest| {
+            matches!(decide(directory, request, now), Action::Sign { .. })
+        };
+        let goes = |directory: &Directory, request: &ClusterJoinRequest| {
+            matches!(decide(directory, request, now), Action::Delete(_))
+        };
+        assert!(signs(&another("m1", "2025-12-31T00:00:00Z"), &by_person));
+        assert!(goes(&another("m2", "2026-01-01T00:00:01Z"), &by_person));
+        assert!(goes(&Directory::default(), &by_person));
+        // With a token even in the same second.
+        assert!(signs(&another("m1", "2026-01-01T00:00:00Z"), &request(approved)));
+        assert!(goes(&another("m2", "2026-01-01T00:00:00Z"), &request(approved)));
+        // Nobody has decided: it waits for the cluster, and is not of one that comes later.
+        assert_eq!(decide(&Directory::default(), &request(|_| {}), now), Action::Nothing);
+        assert!(goes(&another("m2", "2026-01-01T00:30:00Z"), &request(|_| {})));
     }
 
     #[test]

@@ -11,6 +11,15 @@
 //! request that was denied: who was thrown out does not come back by itself. Everything else waits for a person
 //! (`umbra approve`).
 //!
+//! **A token is for one request.** Before a request is approved by its token, the ManagedCluster is made to say so
+//! (`umbra_api::join_request::BOOTSTRAP_TOKEN_USED`); from then on the token makes no more requests and approves none. The agents
+//! of one Deployment share the request and what was issued for it, so they need no more; whoever finds the token afterwards gets
+//! nothing for it; and where somebody was faster than the agent, the agent's failure shows it. `umbra join NAME --tunnel` makes
+//! another. A token that was replaced approves nothing, also of what was asked for with it before.
+//!
+//! **A request is for one ManagedCluster.** It counts for none that is younger than the request, and where its token was for
+//! another of the name, or its cluster is gone, it goes, whatever was decided about it.
+//!
 //! Every replica does all of this: each write names the revision that was read, so what one has done another finds done.
 
 mod decide;
@@ -24,7 +33,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use umbra_api::join_request::ClusterJoinRequest;
+use umbra_api::cluster::ManagedCluster;
+use umbra_api::join_request::{BOOTSTRAP_TOKEN_USED, ClusterJoinRequest};
 use umbra_auth::certificates::validity_of_pem;
 use umbra_auth::tokens::sha256_hex;
 use umbra_registry::copies::retry;
@@ -44,6 +54,7 @@ pub struct JoinController {
     directory: Arc<Mirror<Directory>>,
     authority: AgentAuthority,
     api: Api<ClusterJoinRequest>,
+    clusters: Api<ManagedCluster>,
     /// Failures in a row, by name.
     failures: BTreeMap<String, u32>,
 }
@@ -61,7 +72,8 @@ impl JoinController {
         Self {
             directory,
             authority,
-            api: Api::all(client),
+            api: Api::all(client.clone()),
+            clusters: Api::all(client),
             failures: BTreeMap::new(),
         }
     }
@@ -104,14 +116,17 @@ impl JoinController {
         let name = request.name_any();
         match decide(directory, request, Timestamp::now()) {
             Action::Nothing => Ok(()),
+            Action::UseToken { hash } => self.use_token(directory, request, &hash).await,
             Action::Decide {
+                cluster_uid,
                 condition,
                 reason,
                 message,
             } => {
                 tracing::info!(name, condition, reason, message, "a ClusterJoinRequest is decided");
                 let status = json!({"conditions": [{"type": condition, "status": "True", "reason": reason, "message": message,
-                    "lastTransitionTime": now(), "observedGeneration": request.metadata.generation}]});
+                    "lastTransitionTime": now(), "observedGeneration": request.metadata.generation}],
+                    "managedClusterUID": cluster_uid});
                 self.write(request, status).await
             }
             Action::Sign { cluster_uid } => {
@@ -143,17 +158,41 @@ impl JoinController {
         }
     }
 
+    /// Written with the revision that was read, so that of two requests with one token one alone gets it.
+    async fn use_token(&self, directory: &Directory, request: &ClusterJoinRequest, hash: &str) -> Result<(), String> {
+        let name = &request.spec.cluster_name;
+        let cluster = directory
+            .clusters
+            .get(name)
+            .and_then(|cluster| cluster.resource_version());
+        let (Some(version), Some(uid)) = (cluster, request.uid()) else {
+            return Err(format!("ManagedCluster {name} has no revision"));
+        };
+        tracing::info!(name, request = request.name_any(), "a bootstrap token is used");
+        let annotations = json!({BOOTSTRAP_TOKEN_USED: format!("{hash}/{uid}")});
+        let patch = json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
+        settled(
+            self.clusters
+                .patch(name, &parameters(), &Patch::Merge(patch))
+                .await
+                .map(drop),
+        )
+    }
+
     async fn write(&self, request: &ClusterJoinRequest, status: Value) -> Result<(), String> {
         let patch = json!({"metadata": {"resourceVersion": request.resource_version()}, "status": status});
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let patched = self
             .api
-            .patch_status(&request.name_any(), &parameters, &Patch::Merge(patch))
+            .patch_status(&request.name_any(), &parameters(), &Patch::Merge(patch))
             .await;
         settled(patched.map(drop))
+    }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 

@@ -183,17 +183,26 @@ impl ReplicaPeers {
         }
     }
 
+    /// Issues other certificates before these end, and whenever the authority is another: whoever was reached by what was
+    /// believed before is asked anew.
     async fn renew(&self, show: &(impl Fn(&IssuedCertificate) + Send + Sync)) {
+        let mut changes = self.authority.subscribe();
+        // What came between the first certificates and now.
+        changes.mark_changed();
         loop {
-            tokio::time::sleep(RENEWAL.mul_f64(0.9 + 0.1 * random())).await;
+            let due = timeout(RENEWAL.mul_f64(0.9 + 0.1 * random()), changes.changed()).await;
+            if matches!(due, Ok(Err(_))) {
+                // Nobody is left who could change it.
+                std::future::pending::<()>().await;
+            }
             match ReplicaCertificates::issue(&self.authority) {
                 Ok(certificates) => {
                     show(&certificates.server);
                     self.client.store(Arc::new(client(&certificates)));
-                    self.replicas.lock().clear();
                 }
                 Err(error) => tracing::warn!(%error, "the certificates between replicas are not renewed"),
             }
+            self.replicas.lock().clear();
         }
     }
 

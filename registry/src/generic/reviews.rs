@@ -273,6 +273,7 @@ fn subject(spec: &AccessReviewSpec) -> Result<UserInfo, Status> {
         uid: spec.uid.clone(),
         groups: spec.groups.clone(),
         extra: spec.extra.clone(),
+        machine: None,
     })
 }
 

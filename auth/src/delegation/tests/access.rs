@@ -195,6 +195,7 @@ fn user() -> impl Strategy<Value = UserInfo> {
         uid,
         groups,
         extra,
+        machine: None,
     })
 }
 

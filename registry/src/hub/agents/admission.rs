@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use umbra_api::join_request::agent_user;
+use umbra_api::join_request::{BOOTSTRAP_TOKEN, agent_user, bootstrap_token_used};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
 use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::{Reason, Status};
@@ -20,6 +20,12 @@ use crate::request::RequestContext;
 const REQUESTS: usize = 16;
 /// Bytes of a certificate request; one with an EC key has 500, with an RSA key of 4,096 bits 1,800.
 const REQUEST_BYTES: usize = 8 << 10;
+/// Bytes of what an agent says of its cluster: a UID has 36, the longest versions of vendors some 40.
+const FACT_BYTES: usize = 128;
+/// Entries of `metadata.managedFields` that the writes of an agent may lead to: the agent, the hub, a person or two.
+const MANAGERS: usize = 8;
+/// What of an object's metadata is not for machines to set.
+const DECORATIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
 /// Sets who asks, and lets nobody ask for another cluster.
 #[derive(Debug, Clone)]
@@ -36,30 +42,92 @@ impl AdmitJoinRequests {
 
     fn admit_create(&self, context: &RequestContext, object: &mut Value) -> Result<(), Status> {
         let cluster = object["spec"]["clusterName"].as_str().unwrap_or_default().to_owned();
-        match Machine::of(&context.user)? {
-            None => {}
-            Some(Machine::Bootstrapper { cluster: own }) if own == cluster => {
-                let directory = self.directory.state();
-                let of_cluster = directory
-                    .join_requests
-                    .values()
-                    .filter(|one| one.spec.cluster_name == cluster);
-                if of_cluster.count() >= REQUESTS {
-                    let message = format!(
-                        "cluster {cluster} has {REQUESTS} ClusterJoinRequests already; delete those that are not needed"
-                    );
-                    return Err(refused(object.name(), &message));
-                }
+        let token = match Machine::of(&context.user)? {
+            None => None,
+            Some(Machine::Bootstrapper { cluster: own, token }) if own == cluster => {
+                has_nothing_else(object)?;
+                self.has_room(object.name(), &cluster)?;
+                Some(token)
             }
             Some(_) => {
                 let message = format!("the credential is not for cluster {cluster}, which spec.clusterName asks for");
                 return Err(refused(object.name(), &message));
             }
-        }
+        };
         check_request(object, &cluster)?;
+        check_facts(object)?;
         object["spec"]["username"] = context.user.name.as_str().into();
         object["spec"]["uid"] = context.user.uid.as_str().into();
+        note_token(object, token);
         Ok(())
+    }
+
+    /// Refuses what a token would only fill the store with. A request that is there already goes on to be told so.
+    fn has_room(&self, name: &str, cluster: &str) -> Result<(), Status> {
+        let directory = self.directory.state();
+        let is_there = directory
+            .join_requests
+            .get(name)
+            .is_some_and(|one| one.spec.cluster_name == cluster);
+        let used = directory
+            .clusters
+            .get(cluster)
+            .and_then(|cluster| bootstrap_token_used(cluster));
+        if used.is_some() && !is_there {
+            let message = format!(
+                "the bootstrap token of {cluster} has been used; an agent that shares what the first one keeps needs none, and \
+                 `umbra join {cluster} --tunnel` makes another"
+            );
+            return Err(refused(name, &message));
+        }
+        let of_cluster = directory
+            .join_requests
+            .values()
+            .filter(|one| one.spec.cluster_name == cluster);
+        if of_cluster.count() >= REQUESTS && !is_there {
+            let message = format!(
+                "cluster {cluster} has {REQUESTS} ClusterJoinRequests already; delete those that are not needed"
+            );
+            return Err(refused(name, &message));
+        }
+        Ok(())
+    }
+}
+
+/// Machines name their request and nothing more.
+fn has_nothing_else(object: &Value) -> Result<(), Status> {
+    let metadata = &object["metadata"];
+    let is_empty = |value: &Value| match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        other => other.is_null(),
+    };
+    match DECORATIONS.into_iter().find(|key| !is_empty(&metadata[key])) {
+        Some(key) => Err(refused(object.name(), &format!("an agent may not set metadata.{key}"))),
+        None => Ok(()),
+    }
+}
+
+/// What the agent says of its cluster is shown to people; nothing in it is long.
+fn check_facts(object: &Value) -> Result<(), Status> {
+    for field in ["clusterUID", "version"] {
+        let text = object["spec"][field].as_str().unwrap_or_default();
+        if text.len() > FACT_BYTES || text.chars().any(char::is_control) {
+            let message = format!("spec.{field} has more than {FACT_BYTES} bytes, or control characters");
+            return Err(refused(object.name(), &message));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps in the request by which token it was made. What somebody else says of that counts for nothing.
+fn note_token(object: &mut Value, token: Option<String>) {
+    let annotations = &mut object["metadata"]["annotations"];
+    match (token, annotations.as_object_mut()) {
+        (None, None) => {}
+        (None, Some(annotations)) => drop(annotations.remove(BOOTSTRAP_TOKEN)),
+        (Some(token), Some(annotations)) => drop(annotations.insert(BOOTSTRAP_TOKEN.to_owned(), token.into())),
+        (Some(token), None) => *annotations = json!({BOOTSTRAP_TOKEN: token}),
     }
 }
 
@@ -77,15 +145,15 @@ fn admit_update(context: &RequestContext, object: &mut Value, old: &Value) -> Re
         check_request(object, old["spec"]["clusterName"].as_str().unwrap_or_default())?;
     }
     if Machine::of(&context.user)?.is_some() {
+        let managers = object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+        if managers > MANAGERS {
+            let message = format!("an agent may not write under the names of more than {MANAGERS} field managers");
+            return Err(refused(object.name(), &message));
+        }
         let kept = |object: &Value| {
             let metadata = &object["metadata"];
-            json!([
-                object["status"],
-                metadata["labels"],
-                metadata["annotations"],
-                metadata["finalizers"],
-                metadata["ownerReferences"]
-            ])
+            let decorations = DECORATIONS.map(|key| &metadata[key]);
+            json!([object["status"], decorations])
         };
         if kept(object) != kept(old) {
             return Err(refused(object.name(), "an agent may change spec.request alone"));

@@ -1,17 +1,18 @@
-//! Knows machines by certificates of the agents' authority, and by bootstrap tokens.
+//! Knows machines by certificates of the agents' authority, and by bootstrap tokens. Nothing else makes a
+//! [`MachineCredential`].
 
 use std::sync::Arc;
 
 use rustls_pki_types::UnixTime;
 use umbra_api::join_request::{AGENTS, BOOTSTRAP_TOKEN_PREFIX, BOOTSTRAPPERS, REPLICAS, bootstrap_user};
-use umbra_apimachinery::user::UserInfo;
+use umbra_apimachinery::user::{MachineCredential, UserInfo};
 use umbra_auth::authenticate::{AuthenticationError, Credentials, RequestAuthenticator};
 use umbra_auth::certificates::validity;
 use umbra_auth::peer::user_of;
 use umbra_auth::tls::ReloadableCaBundle;
 use umbra_auth::tokens::{BootstrapToken, TokenError, bearer_token};
 
-use super::identity::{EXPIRES, cluster_fault};
+use super::identity::cluster_fault;
 use crate::directory::Directory;
 use crate::mirror::Mirror;
 
@@ -36,12 +37,16 @@ impl AgentAuthenticator {
             .verify_client(credentials.peer_certificates, now)
             .ok()?;
         let mut user = user_of(own).ok()??;
-        // The authority issues nothing else. Should its key ever be used for more, it is not believed.
-        if !matches!(&user.groups[..], [group] if [AGENTS, REPLICAS].contains(&group.as_str())) {
-            return None;
-        }
-        let (_, until) = validity(own).ok()?;
-        user.extra.insert(EXPIRES.to_owned(), vec![until.to_string()]);
+        let (_, expires) = validity(own).ok()?;
+        user.machine = Some(match &user.groups[..] {
+            [group] if group == AGENTS => MachineCredential::Agent {
+                certificate: Arc::from(own.as_ref()),
+                expires,
+            },
+            [group] if group == REPLICAS => MachineCredential::Replica,
+            // The authority issues nothing else. Should its key ever be used for more, it is not believed.
+            _ => return None,
+        });
         Some(user)
     }
 
@@ -58,6 +63,7 @@ impl AgentAuthenticator {
         }
         let mut user = UserInfo::new(bootstrap_user(token.cluster()), [BOOTSTRAPPERS]);
         user.uid = cluster.metadata.uid.clone().unwrap_or_default();
+        user.machine = Some(MachineCredential::BootstrapToken { hash: token.hash() });
         Ok(user)
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
 use umbra_api::join_request::REPLICAS;
 use umbra_auth::certificates::{CertificateAuthority, CertificateError, ClientSubject, IssuedCertificate};
+use umbra_auth::reserved::REPLICA;
 use umbra_auth::tls::{CaBundle, ReloadableCaBundle, TlsError};
 
 use super::AgentIdentity;
-
-/// The user that replicas are to each other.
-const REPLICA: &str = "umbra:replica";
 
 /// Why an authority cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,7 @@ pub struct AgentAuthority {
     authority: Arc<ArcSwap<CertificateAuthority>>,
     bundle: ReloadableCaBundle,
     trusted: Arc<ArcSwap<Vec<u8>>>,
+    changes: watch::Sender<()>,
     lifetime: Duration,
 }
 
@@ -37,19 +38,41 @@ impl AgentAuthority {
             authority: Arc::new(ArcSwap::from_pointee(authority)),
             bundle: ReloadableCaBundle::new(CaBundle::from_pem(trusted)?),
             trusted: Arc::new(ArcSwap::from_pointee(trusted.to_vec())),
+            changes: watch::Sender::default(),
             lifetime,
         })
     }
 
-    /// Issues by another authority from now on.
+    /// Issues by `authority` and believes certificates of those in `trusted` from now on; nothing happens where that is so
+    /// already.
     ///
     /// # Errors
     /// Where `trusted` cannot be read; everything then stays as it is.
     pub fn replace(&self, authority: CertificateAuthority, trusted: &[u8]) -> Result<(), AuthorityError> {
+        let same =
+            **self.trusted.load() == trusted && self.authority.load().certificate_pem() == authority.certificate_pem();
+        if same {
+            return Ok(());
+        }
         self.bundle.replace(CaBundle::from_pem(trusted)?);
         self.trusted.store(Arc::new(trusted.to_vec()));
         self.authority.store(Arc::new(authority));
+        self.changes.send_replace(());
         Ok(())
+    }
+
+    /// Is told of every change of what is issued by or believed.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Whether a certificate, as DER, counts by the authorities that are trusted now. One of an authority that was taken away
+    /// does not.
+    #[must_use]
+    pub fn believes(&self, certificate: &[u8]) -> bool {
+        let chain = [CertificateDer::from(certificate)];
+        self.bundle.current().verify_client(&chain, UnixTime::now()).is_ok()
     }
 
     /// Whose certificates count.

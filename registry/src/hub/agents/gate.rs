@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 use umbra_apimachinery::discovery::Discovery;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::request::RequestInfo;
-use umbra_apimachinery::status::Status;
+use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::user::UserInfo;
 
 use super::Machine;
+use super::throttle::Throttle;
 use crate::directory::Directory;
 use crate::generic::authorization::{attributes, forbidden};
 use crate::mirror::Mirror;
@@ -22,11 +24,33 @@ use crate::root::{Api, OpenApi};
 pub(in super::super) struct AgentGate {
     api: Arc<dyn Api>,
     directory: Arc<Mirror<Directory>>,
+    writes: Throttle,
 }
 
 impl AgentGate {
     pub(in super::super) fn new(api: Arc<dyn Api>, directory: Arc<Mirror<Directory>>) -> Self {
-        Self { api, directory }
+        Self {
+            api,
+            directory,
+            writes: Throttle::default(),
+        }
+    }
+
+    /// Refuses writes of a machine that come too often.
+    fn throttle(&self, machine: &Machine, info: &RequestInfo) -> Result<(), Status> {
+        if info.verb == "get" {
+            return Ok(());
+        }
+        let identity = match machine {
+            Machine::Agent(agent) => format!("agent/{}", agent.request_uid),
+            Machine::Bootstrapper { cluster, .. } => format!("bootstrapper/{cluster}"),
+            Machine::Replica => return Ok(()),
+        };
+        self.writes.take(&identity, Instant::now()).map_err(|wait| {
+            let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+            let message = format!("this agent writes too often; try again in {seconds} s");
+            Status::failure(Reason::TooManyRequests, message).retry_after(seconds)
+        })
     }
 }
 
@@ -41,7 +65,7 @@ pub(super) fn decide(machine: &Machine, info: &RequestInfo, directory: &Director
             (Machine::Agent(agent), ("get" | "patch", "clusterjoinrequests", "")) => info.name == agent.request,
             (Machine::Replica, ("get", "managedclusters", "tunnel")) => true,
             (Machine::Bootstrapper { .. }, ("create", "clusterjoinrequests", "")) => true,
-            (Machine::Bootstrapper { cluster }, ("get", "clusterjoinrequests", "")) => {
+            (Machine::Bootstrapper { cluster, .. }, ("get", "clusterjoinrequests", "")) => {
                 // Where there is none, or none yet, 404 says no more than that.
                 request.is_none_or(|request| request.spec.cluster_name == *cluster)
             }
@@ -61,8 +85,11 @@ impl Api for AgentGate {
     async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
         match Machine::of(user)? {
             None => self.api.authorize(user, info).await,
-            Some(machine) => decide(&machine, info, &self.directory.state())
-                .map_err(|reason| forbidden(user, &attributes(info), &reason)),
+            Some(machine) => {
+                decide(&machine, info, &self.directory.state())
+                    .map_err(|reason| forbidden(user, &attributes(info), &reason))?;
+                self.throttle(&machine, info)
+            }
         }
     }
 

@@ -1,16 +1,11 @@
 //! Who a machine is, as its user says, and whether that still counts.
 
 use umbra_api::cluster::{ConnectionMode, ManagedCluster};
-use umbra_api::join_request::{
-    AGENTS, BOOTSTRAPPERS, ClusterJoinRequest, REPLICAS, agent_user, bootstrap_user, condition,
-};
+use umbra_api::join_request::{AGENTS, ClusterJoinRequest, agent_user, bootstrap_user, condition};
 use umbra_apimachinery::status::{Reason, Status};
-use umbra_apimachinery::user::UserInfo;
+use umbra_apimachinery::user::{MachineCredential, UserInfo};
 
 use crate::directory::Directory;
-
-/// The key of `UserInfo::extra` that says when an agent's certificate expires, in seconds since the epoch.
-pub(super) const EXPIRES: &str = "umbra.dev/certificate-expires";
 
 /// An agent, as its certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +29,8 @@ pub enum Machine {
     Bootstrapper {
         /// The name of the ManagedCluster.
         cluster: String,
+        /// The token's SHA-256, in hexadecimal.
+        token: String,
     },
     /// Another replica of this hub.
     Replica,
@@ -96,28 +93,25 @@ pub(super) fn cluster_fault(cluster: &ManagedCluster) -> Option<String> {
 }
 
 impl Machine {
-    /// The machine that `user` is; `None` where it is none.
+    /// The machine that `user` is; `None` where it is none. What it has proved itself with decides, and no name or group.
     ///
     /// # Errors
-    /// 403 where it is in a group of machines and does not look like one: nobody else has any business in these groups.
+    /// 403 where it is one by its credential and its name is not that of one.
     pub fn of(user: &UserInfo) -> Result<Option<Self>, Status> {
-        let groups = [AGENTS, BOOTSTRAPPERS, REPLICAS];
-        let mut named = groups.into_iter().filter(|group| user.in_group(group));
-        let machine = match (named.next(), named.next()) {
-            (None, _) => return Ok(None),
-            (Some(AGENTS), None) => agent(user).map(Self::Agent),
-            (Some(BOOTSTRAPPERS), None) => {
-                let cluster = user.name.strip_prefix(&bootstrap_user("")).map(str::to_owned);
-                cluster.map(|cluster| Self::Bootstrapper { cluster })
+        let machine = match &user.machine {
+            None => return Ok(None),
+            Some(MachineCredential::Agent { .. }) => agent(user).map(Self::Agent),
+            Some(MachineCredential::Replica) => Some(Self::Replica),
+            Some(MachineCredential::BootstrapToken { hash }) => {
+                let cluster = user.name.strip_prefix(&bootstrap_user(""));
+                cluster.map(|cluster| Self::Bootstrapper {
+                    cluster: cluster.to_owned(),
+                    token: hash.clone(),
+                })
             }
-            (Some(_), None) => Some(Self::Replica),
-            (Some(_), Some(_)) => None,
         };
         machine.map(Some).ok_or_else(|| {
-            let message = format!(
-                "User \"{}\" is in a group of Umbra's own and is none of its machines",
-                user.name
-            );
+            let message = format!("the name of User \"{}\" is none of a machine of Umbra", user.name);
             Status::failure(Reason::Forbidden, message)
         })
     }

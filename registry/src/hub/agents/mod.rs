@@ -20,6 +20,7 @@ mod gate;
 mod identity;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod tunnel;
 
 use std::sync::Arc;
@@ -43,4 +44,6 @@ pub struct Agents {
     pub directory: Arc<Mirror<Directory>>,
     /// The tunnels that end here.
     pub tunnels: Tunnels,
+    /// Whose certificates count.
+    pub authority: AgentAuthority,
 }

@@ -1,10 +1,15 @@
 //! Who machines are, what they may, and what they may write.
 
+mod admission;
+mod credentials;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use umbra_api::join_request::{AGENTS, BOOTSTRAPPERS, REPLICAS, agent_user, bootstrap_user};
 use umbra_apimachinery::request::RequestInfo;
-use umbra_apimachinery::user::UserInfo;
+use umbra_apimachinery::user::{MachineCredential, UserInfo};
+use umbra_auth::reserved;
 
 use super::gate::decide;
 use super::{AgentIdentity, Machine};
@@ -45,41 +50,66 @@ fn agent() -> AgentIdentity {
     }
 }
 
+/// A user who has proved itself with `credential`, or not at all.
+fn user(name: &str, groups: &[&str], uid: &str, credential: Option<MachineCredential>) -> UserInfo {
+    let mut user = UserInfo::new(name, groups.iter().copied());
+    user.uid = uid.to_owned();
+    user.machine = credential;
+    user
+}
+
+fn certificate() -> MachineCredential {
+    MachineCredential::Agent {
+        certificate: Arc::from(&b"der"[..]),
+        expires: 0,
+    }
+}
+
+fn token() -> MachineCredential {
+    MachineCredential::BootstrapToken { hash: "h".to_owned() }
+}
+
 #[test]
 fn machines_are_who_their_certificates_and_tokens_say() {
-    assert_eq!(Machine::of(&agent().user()).unwrap(), Some(Machine::Agent(agent())));
-    let of = |name: &str, groups: &[&str], uid: &str| {
-        let mut user = UserInfo::new(name, groups.iter().copied());
-        user.uid = uid.to_owned();
-        Machine::of(&user)
+    let of = |name: &str, uid: &str, credential| Machine::of(&user(name, &[], uid, Some(credential)));
+    assert_eq!(
+        of("umbra:agent:east", "m1/east-1/r1", certificate()).unwrap(),
+        Some(Machine::Agent(agent()))
+    );
+    let bootstrapper = Machine::Bootstrapper {
+        cluster: "east".to_owned(),
+        token: "h".to_owned(),
     };
-    assert_eq!(of("umbra:agent:east", &["dev"], "m1/east-1/r1").unwrap(), None);
-    let bootstrapper = of(
-        "umbra:bootstrap:east",
-        &["umbra:bootstrappers", "system:authenticated"],
-        "m1",
-    );
+    assert_eq!(of("umbra:bootstrap:east", "m1", token()).unwrap(), Some(bootstrapper));
     assert_eq!(
-        bootstrapper.unwrap(),
-        Some(Machine::Bootstrapper {
-            cluster: "east".to_owned()
-        })
-    );
-    assert_eq!(
-        of("umbra:replica", &["umbra:replicas"], "").unwrap(),
+        of("umbra:replica", "", MachineCredential::Replica).unwrap(),
         Some(Machine::Replica)
     );
-    // In the groups and none of them: refused, rather than judged as a person.
-    for (name, groups, uid) in [
-        ("alice", &["umbra:agents"][..], ""),
-        ("umbra:agent:east", &["umbra:agents"], "m1"),
-        ("umbra:agent:east", &["umbra:agents"], "m1/east-1/r1/x"),
-        ("umbra:agent:", &["umbra:agents"], "m1/east-1/r1"),
-        ("umbra:agent:east", &["umbra:agents", "umbra:replicas"], "m1/east-1/r1"),
-        ("alice", &["umbra:bootstrappers"], ""),
+    // A machine by its credential with the name of none: refused, rather than judged as a person.
+    for (name, uid, credential) in [
+        ("alice", "", certificate()),
+        ("umbra:agent:east", "m1", certificate()),
+        ("umbra:agent:east", "m1/east-1/r1/x", certificate()),
+        ("umbra:agent:", "m1/east-1/r1", certificate()),
+        ("alice", "", token()),
     ] {
-        assert_eq!(of(name, groups, uid).unwrap_err().code, 403, "{name} {groups:?} {uid}");
+        assert_eq!(of(name, uid, credential).unwrap_err().code, 403, "{name} {uid}");
     }
+}
+
+#[test]
+fn names_and_groups_make_nobody_a_machine() {
+    for (name, group, uid) in [
+        ("umbra:agent:east", AGENTS, "m1/east-1/r1"),
+        ("umbra:bootstrap:east", BOOTSTRAPPERS, "m1"),
+        ("umbra:replica", REPLICAS, ""),
+    ] {
+        let claimed = user(name, &[group, "system:authenticated"], uid, None);
+        assert_eq!(Machine::of(&claimed).unwrap(), None, "{name}");
+        // What the hub calls its machines is what nobody else may be called.
+        assert!(reserved::is_user(name) && reserved::is_group(group), "{name}");
+    }
+    assert!(reserved::is_user(&agent_user("x")) && reserved::is_user(&bootstrap_user("x")));
 }
 
 #[test]
@@ -129,6 +159,13 @@ fn a_certificate_counts_while_everything_it_was_issued_for_is_there() {
     assert!(agent().fault(&Directory::default()).is_some());
 }
 
+fn bootstrapper(cluster: &str) -> Machine {
+    Machine::Bootstrapper {
+        cluster: cluster.to_owned(),
+        token: "h".to_owned(),
+    }
+}
+
 #[test]
 fn machines_may_do_what_they_are_there_for_and_nothing_else() {
     let directory = directory(&cluster(|_| {}), &request(|_| {}));
@@ -136,12 +173,8 @@ fn machines_may_do_what_they_are_there_for_and_nothing_else() {
     let below = |path: &str| format!("/apis/umbra.dev/v1alpha1/{path}");
     let machines = [
         Machine::Agent(agent()),
-        Machine::Bootstrapper {
-            cluster: "east".to_owned(),
-        },
-        Machine::Bootstrapper {
-            cluster: "west".to_owned(),
-        },
+        bootstrapper("east"),
+        bootstrapper("west"),
         Machine::Replica,
     ];
     for (method, path, allowed) in [

@@ -13,12 +13,11 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use umbra_apimachinery::status::{Reason, Status};
-use umbra_apimachinery::user::UserInfo;
+use umbra_apimachinery::user::{MachineCredential, UserInfo};
 use umbra_child::tunnel::{PROTOCOL, STREAM_PROTOCOL, Tunnels};
 use umbra_child::{Io, empty, upgrade};
 
-use super::identity::EXPIRES;
-use super::{AgentIdentity, Agents, Machine};
+use super::{AgentAuthority, AgentIdentity, Agents, Machine};
 use crate::directory::Directory;
 use crate::generic::subresource::Connector;
 use crate::mirror::Mirror;
@@ -27,6 +26,8 @@ use crate::resource::Body;
 
 /// How long the connection may take to switch protocols after the 101.
 const SWITCH: Duration = Duration::from_secs(10);
+/// After how many seconds an agent may try again for which there is no room: a tunnel whose agent is gone is noticed within 15.
+const FULL_RETRY: u32 = 15;
 /// What is copied at once between a replica and a tunnel, in bytes: some frames of either.
 const BUFFER: usize = 64 << 10;
 
@@ -46,13 +47,23 @@ impl OpenTunnels {
         }
     }
 
-    fn open_tunnel(&self, agent: AgentIdentity, user: &UserInfo, upgraded: OnUpgrade) {
-        let directory = Arc::clone(&self.agents.directory);
-        let expires = user.extra.get(EXPIRES).and_then(|values| values.first()?.parse().ok());
-        let cluster = agent.cluster.clone();
-        self.agents
-            .tunnels
-            .hold(&cluster, switched(upgraded), revoked(agent, directory, expires));
+    fn open_tunnel(&self, agent: AgentIdentity, user: &UserInfo, upgraded: OnUpgrade) -> Result<(), Status> {
+        let tunnels = &self.agents.tunnels;
+        let slot = tunnels
+            .reserve(&agent.cluster, &agent.request_uid)
+            .map_err(|full| Status::failure(Reason::TooManyRequests, full.to_string()).retry_after(FULL_RETRY))?;
+        let Some(MachineCredential::Agent { certificate, expires }) = user.machine.clone() else {
+            return Err(Status::internal("an agent without a certificate"));
+        };
+        let validity = Validity {
+            agent,
+            certificate,
+            expires,
+            directory: Arc::clone(&self.agents.directory),
+            authority: self.agents.authority.clone(),
+        };
+        tunnels.hold(slot, switched(upgraded), validity.ends());
+        Ok(())
     }
 
     async fn open_stream(&self, cluster: &str, upgraded: OnUpgrade) -> Result<(), Status> {
@@ -86,28 +97,50 @@ async fn switched(upgraded: OnUpgrade) -> io::Result<Box<dyn Io>> {
     Ok(Box::new(TokioIo::new(upgraded)))
 }
 
-/// Waits until the agent's certificate does not count any more, and says why.
-async fn revoked(agent: AgentIdentity, directory: Arc<Mirror<Directory>>, expires: Option<i64>) -> String {
-    let expired = async {
-        let left = expires.unwrap_or_default() - Timestamp::now().as_second();
-        tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or_default())).await;
-        "the certificate has expired".to_owned()
-    };
-    let taken_away = async {
-        let mut changes = directory.subscribe();
+/// What a tunnel depends on for as long as it lives.
+pub(super) struct Validity {
+    pub(super) agent: AgentIdentity,
+    /// As DER.
+    pub(super) certificate: Arc<[u8]>,
+    /// In seconds since the epoch.
+    pub(super) expires: i64,
+    pub(super) directory: Arc<Mirror<Directory>>,
+    pub(super) authority: AgentAuthority,
+}
+
+impl Validity {
+    /// Waits until the agent's certificate does not count any more, and says why. Cancel safe.
+    pub(super) async fn ends(self) -> String {
+        let expired = async {
+            let left = self.expires - Timestamp::now().as_second();
+            tokio::time::sleep(Duration::from_secs(u64::try_from(left).unwrap_or_default())).await;
+            "the certificate has expired".to_owned()
+        };
+        tokio::select! {
+            reason = expired => reason,
+            reason = self.is_taken_away() => reason,
+        }
+    }
+
+    async fn is_taken_away(&self) -> String {
+        let (mut changes, mut authorities) = (self.directory.subscribe(), self.authority.subscribe());
         loop {
             changes.mark_unchanged();
-            if let Some(fault) = agent.fault(&directory.state()) {
+            authorities.mark_unchanged();
+            if let Some(fault) = self.agent.fault(&self.directory.state()) {
                 return fault;
             }
-            if changes.changed().await.is_err() {
+            if !self.authority.believes(&self.certificate) {
+                return "the authority that issued the certificate is not trusted any more".to_owned();
+            }
+            let changed = tokio::select! {
+                changed = changes.changed() => changed,
+                changed = authorities.changed() => changed,
+            };
+            if changed.is_err() {
                 return "the hub does not know any more what is allowed".to_owned();
             }
         }
-    };
-    tokio::select! {
-        reason = expired => reason,
-        reason = taken_away => reason,
     }
 }
 
@@ -143,7 +176,7 @@ impl Connector for OpenTunnels {
         };
         match machine {
             Some(Machine::Agent(agent)) if agent.cluster == context.info.name => {
-                self.open_tunnel(agent, &context.user, upgraded);
+                self.open_tunnel(agent, &context.user, upgraded)?;
             }
             Some(Machine::Replica) => self.open_stream(&context.info.name, upgraded).await?,
             _ => {

@@ -367,15 +367,25 @@ fn an_agent_is_nobody_but_its_own_cluster() {
         "nauthorized",
     );
 
-    // A status that was sent along counts for nothing, and who asked is who asked.
-    bearer.ok_with(&request("mine", "guest", "umbra:agent:guest"), create);
-    let made: Value = hub.root().json(["get", "clusterjoinrequest", "mine"]);
-    assert_eq!(made["spec"]["username"], "umbra:bootstrap:guest");
-    assert_ne!(made["status"]["conditions"][0]["reason"], "Mine");
-
-    // An agent in another cluster with the token of this one, once this one is known.
+    // Once its agent has joined, the token is of no use to whoever finds it.
     let agent = tunnelled.agent();
     hub.wait_for_child("guest");
+    refuse(
+        bearer.run_with(&request("again", "guest", "umbra:agent:guest"), create),
+        "has been used",
+    );
+
+    // An agent in another cluster with another token of this one.
+    let token = hub.umbra(&[
+        "join",
+        "guest",
+        "--tunnel",
+        "--token-only",
+        "--hub-kubeconfig",
+        &hub.kubeconfig().to_string_lossy(),
+    ]);
+    std::fs::write(tunnelled.token_file(), token.expect_success().trim()).expect("written");
+    refuse(bearer.run(["get", "--raw", REQUESTS]), "nauthorized");
     let north = world.children[0].kubeconfig();
     let state = environment::folder("stranger");
     let stranger_state = ["--state-dir", &state.to_string_lossy()];
@@ -383,6 +393,31 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     says(&stranger, "has denied");
     stranger.stop();
     refused.set(refused.get() + 1);
+
+    // A status that was sent along counts for nothing, and who asked is who asked.
+    let bearer = tunnelled.kubectl_as("bearer-again", &Credential::Token(tunnelled.token()));
+    bearer.ok_with(&request("mine", "guest", "umbra:agent:guest"), create);
+    let made: Value = hub.root().json(["get", "clusterjoinrequest", "mine"]);
+    assert_eq!(made["spec"]["username"], "umbra:bootstrap:guest");
+    assert_ne!(made["status"]["conditions"][0]["reason"], "Mine");
+
+    // Nobody becomes a machine, not even who may impersonate everybody.
+    let root = hub.root();
+    for claimed in [
+        &["--as=umbra:agent:guest"][..],
+        &["--as=umbra:bootstrap:guest"],
+        &["--as=umbra:replica"],
+        &["--as=root", "--as-group=umbra:agents"],
+        &["--as=root", "--as-group=umbra:replicas"],
+    ] {
+        let claiming = claimed.iter().fold(root.clone(), |root, flag| root.with(flag));
+        refuse(claiming.run(["get", "--raw", "/api"]), "belongs to machines");
+    }
+    // Nor with a certificate of an authority that says who people are.
+    let people = identity::authority(hub.folder());
+    let claims = identity::certificate(&people, "umbra:replica", &["umbra:replicas", "system:masters"]);
+    let claims = tunnelled.kubectl_as("claims", &Credential::Certificate(claims));
+    refuse(claims.run(["get", "--raw", "/api"]), "nauthorized");
 
     // With the certificate of the agent: everything but its own tunnel.
     let certificate = tunnelled.certificate();
@@ -505,7 +540,7 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
         });
         root
     };
-    let agent = agent_of(0, "first");
+    let agent = agent_of(0, "kept");
     through(0);
     let root = through(1);
     // Also what is no request and answer.
@@ -516,7 +551,7 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
     watch.signal(Signal::KILL);
 
     // The replica with the tunnel dies: the agent's next one is elsewhere.
-    let elsewhere = agent_of(1, "second");
+    let elsewhere = agent_of(1, "kept");
     aggregated.lead_to(None);
     aggregated.end(0, Signal::KILL);
     let began = Instant::now();
