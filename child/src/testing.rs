@@ -1,8 +1,10 @@
 //! A small server on loopback, with TLS and a certificate authority of its own.
 
 mod front;
+mod memory;
 
 pub(crate) use front::Front;
+pub(crate) use memory::{Memory, in_memory};
 
 use std::{
     future::Future,

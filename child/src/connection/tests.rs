@@ -1,4 +1,7 @@
-//! How much is done at once, what a slow reader costs, and what is on the way.
+//! How much is done at once, and what a slow reader costs.
+
+mod proxies;
+mod time;
 
 use std::{
     convert::Infallible,
@@ -10,15 +13,11 @@ use futures::StreamExt as _;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
 use umbra_show::Item;
 
 use super::*;
 use crate::{
-    testing::{Front, Server, Speaks},
+    testing::{Server, Speaks},
     tests::{get, soon, text},
 };
 
@@ -124,80 +123,4 @@ async fn a_reader_that_stalls_holds_its_own_stream_alone() {
         length >> 20,
         most >> 10
     ));
-}
-
-/// A SOCKS 5 proxy for one connection, which it makes to `target`; gives what was asked for: user, password, name, port.
-async fn socks(listener: &TcpListener, target: std::net::SocketAddr) -> (String, String, String, u16) {
-    let (mut inbound, _) = listener.accept().await.expect("accepted");
-    let text = async |length: u8, inbound: &mut TcpStream| {
-        let mut bytes = vec![0; usize::from(length)];
-        inbound.read_exact(&mut bytes).await.expect("read");
-        String::from_utf8(bytes).expect("text")
-    };
-    assert_eq!(inbound.read_u8().await.expect("read"), 5);
-    let methods = inbound.read_u8().await.expect("read");
-    text(methods, &mut inbound).await;
-    inbound.write_all(&[5, 2]).await.expect("written");
-    assert_eq!(inbound.read_u8().await.expect("read"), 1);
-    let length = inbound.read_u8().await.expect("read");
-    let user = text(length, &mut inbound).await;
-    let length = inbound.read_u8().await.expect("read");
-    let password = text(length, &mut inbound).await;
-    inbound.write_all(&[1, 0]).await.expect("written");
-    let mut request = [0; 4];
-    inbound.read_exact(&mut request).await.expect("read");
-    assert_eq!(request, [5, 1, 0, 3], "connect to a name");
-    let length = inbound.read_u8().await.expect("read");
-    let name = text(length, &mut inbound).await;
-    let port = inbound.read_u16().await.expect("read");
-    inbound
-        .write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
-        .await
-        .expect("written");
-    let mut outbound = TcpStream::connect(target).await.expect("connected");
-    // Ends with an error when the child leaves.
-    let _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound).await;
-    (user, password, name, port)
-}
-
-#[tokio::test]
-async fn socks_proxies_and_addresses_of_version_6_are_gone_through() {
-    let item = Item::open("children.proxies");
-    let server = Server::start(Speaks::default(), api).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let address = listener.local_addr().expect("an address");
-    for scheme in ["socks5", "socks5h"] {
-        let mut config = server.config();
-        // Only the proxy knows the name.
-        config.server = "https://child.test:6443".parse().expect("a URL");
-        config.proxy_url = Some(format!("{scheme}://jane:p%40ss@{address}").parse().expect("a URL"));
-        let child = Child::new(config).expect("a child");
-        let asked = async {
-            let response = child.send(get("/api")).await.expect("an answer");
-            assert_eq!(response.status(), StatusCode::OK);
-            drop(response);
-            child.close().await;
-        };
-        let (seen, ()) = soon(async { tokio::join!(socks(&listener, server.address), asked) }).await;
-        let wanted = ("jane".to_owned(), "p@ss".to_owned(), "child.test".to_owned(), 6443);
-        assert_eq!(seen, wanted, "{scheme}");
-    }
-
-    let front = Front::start("[::1]:0", server.address).await;
-    let mut config = server.config();
-    config.server = format!("https://{}", front.address).parse().expect("a URL");
-    config.tls_server_name = Some("child.test".into());
-    let child = Child::new(config).expect("a child");
-    soon(child.send(get("/api"))).await.expect("an answer");
-
-    // Credentials of a proxy are in no error.
-    let mut config = server.config();
-    config.proxy_url = Some("socks5://jane:s3cret@127.0.0.1:1".parse().expect("a URL"));
-    let error = soon(Child::new(config).expect("a child").send(get("/api")))
-        .await
-        .expect_err("nobody there");
-    let said = format!("{error} {error:?}");
-    assert_eq!(error.failure(), crate::Failure::Proxy);
-    assert!(said.contains("127.0.0.1:1") && !said.contains("s3cret"), "{said}");
-    item.pass("SOCKS 5 with a password and names for the proxy to resolve; an IPv6 address; no password in errors");
 }
