@@ -44,10 +44,7 @@ fn faults_stay_where_they_are_and_end() {
     let scene = Scene::start(&world);
     let mut watch = scene.watch();
 
-    let before = Latency::measure(&scene);
-    scene.begin(&world);
-    let began = Instant::now();
-    let during = Latency::measure(&scene);
+    let (latency, began) = Latency::measure(&scene, &world);
     let at_once: Vec<String> = CASES.iter().map(|case| requests(&scene, case)).collect();
     across_all(&scene);
     let told: Vec<String> = CASES.iter().map(|case| told(&scene, case, began)).collect();
@@ -59,8 +56,6 @@ fn faults_stay_where_they_are_and_end() {
     changes_arrive(&scene, &world, &mut watch, "once");
     let watched = stop(watch);
     assert!(!watched.contains("DELETED"), "{watched}");
-
-    let (ratio, within) = during.against(&before, &Latency::measure(&scene));
 
     scene.begin(&world);
     let restarted = restarted(&scene);
@@ -76,7 +71,8 @@ fn faults_stay_where_they_are_and_end() {
             recovered.as_secs_f64()
         ));
     }
-    others.measure(&ratio, within);
+    let (figure, within) = latency.judged();
+    others.measure(&figure, within);
     restart.pass(&restarted);
     for cluster in &world.children {
         cluster.kubectl().ok(["delete", "namespace", NAMESPACE, "--wait=false"]);
