@@ -25,6 +25,7 @@
 
 pub mod agent;
 mod control;
+mod frames;
 mod hub;
 mod mux;
 mod requests;

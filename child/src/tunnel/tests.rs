@@ -283,3 +283,75 @@ async fn there_are_no_more_tunnels_than_there_is_room_for() {
     drop((first, second));
     assert_eq!(all_of("a").0.len(), 8);
 }
+
+/// Sends `count` frames of one byte on each of the streams 1, 3 and 5, as nobody does who means well.
+async fn drip(agent: DuplexStream, count: usize) -> DuplexStream {
+    let (mut from, mut to) = tokio::io::split(agent);
+    let batch: Vec<u8> = (0..3000_u32)
+        .flat_map(|index| {
+            let stream = u8::try_from(index % 3 * 2 + 1).expect("1, 3 or 5");
+            [0, 0, 0, 0, 0, 0, 0, stream, 0, 0, 0, 1, b'x']
+        })
+        .collect();
+    let sending = async {
+        for _ in 0..count / 1000 {
+            if to.write_all(&batch).await.is_err() {
+                return;
+            }
+        }
+    };
+    let mut ignored = vec![0; 64 << 10];
+    let ignoring = async { while matches!(from.read(&mut ignored).await, Ok(1..)) {} };
+    tokio::select! {
+        () = sending => {}
+        () = ignoring => {}
+    }
+    from.unsplit(to)
+}
+
+/// Three streams of a tunnel whose agent is `drip`.
+async fn three(opens: &mpsc::Sender<mux::Open>) -> Vec<mux::Stream> {
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        opens.send(sender).await.expect("asked");
+        let mut stream = soon(receiver).await.expect("opened");
+        stream.write_all(b"h").await.expect("written");
+        stream.flush().await.expect("sent");
+        streams.push(stream);
+    }
+    streams
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_byte_by_byte_is_cut_where_nobody_reads() {
+    let (hub_side, agent_side) = duplex(64 << 10);
+    let (opens, asked) = mpsc::channel(1);
+    let hub = tokio::spawn(mux::open_streams(hub_side, asked));
+    let streams = three(&opens).await;
+    let agent = tokio::spawn(drip(agent_side, 200_000));
+    let error = soon(hub).await.expect("no panic").expect_err("cut");
+    assert!(error.to_string().contains("frames wait"), "{error}");
+    drop(soon(agent).await);
+    drop(streams);
+}
+
+#[tokio::test]
+async fn an_agent_may_send_byte_by_byte_what_is_read() {
+    let (hub_side, agent_side) = duplex(64 << 10);
+    let (opens, asked) = mpsc::channel(1);
+    let hub = tokio::spawn(mux::open_streams(hub_side, asked));
+    let mut reading = Vec::new();
+    for mut stream in three(&opens).await {
+        reading.push(tokio::spawn(async move {
+            let mut bytes = vec![0; 200_000];
+            stream.read_exact(&mut bytes).await.map(drop)
+        }));
+    }
+    let agent = drip(agent_side, 200_000).await;
+    for reading in reading {
+        soon(reading).await.expect("no panic").expect("all of it");
+    }
+    drop(agent);
+    soon(hub).await.expect("no panic").ok();
+}
