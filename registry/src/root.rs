@@ -9,6 +9,7 @@ use umbra_apimachinery::gvk::{GroupVersion, GroupVersionResource};
 use umbra_apimachinery::request::{RequestInfo, RootName};
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
+use umbra_auth::rbac::Attributes;
 pub use umbra_child::upgrade::HeldBySession;
 
 use crate::request::RequestContext;
@@ -29,6 +30,20 @@ impl std::fmt::Debug for Root {
             Self::Api(_) => "Root::Api",
             Self::Forward(_) => "Root::Forward",
         })
+    }
+}
+
+/// What one has to be allowed on the hub to enter the root of an object: `proxy`, a subresource of it.
+pub(crate) fn entrance<'a>(resource: &'a str, name: &'a str, verb: &'a str) -> Attributes<'a> {
+    Attributes {
+        verb,
+        group: umbra_api::GROUP,
+        resource,
+        subresource: "proxy",
+        namespace: "",
+        name,
+        path: "",
+        is_resource_request: true,
     }
 }
 

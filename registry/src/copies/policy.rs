@@ -19,22 +19,47 @@ pub const RBAC_COPIES: &str = "/umbra/copies/rbac.authorization.k8s.io/";
 pub struct ChildPolicies {
     /// By name of the cluster.
     pub clusters: BTreeMap<String, Arc<RbacIndex>>,
-    /// The revision at which an object of a cluster's policy was last made or changed, so that something new may have been
-    /// granted. Removing one grants nothing.
-    pub changed: BTreeMap<String, Revision>,
+    /// When the objects of a cluster's policy were last made or changed.
+    written: BTreeMap<String, Arc<Written>>,
+}
+
+/// The revisions of the objects of one policy.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    /// By key in the mirror.
+    objects: BTreeMap<String, Revision>,
+    last: Revision,
+}
+
+impl ChildPolicies {
+    /// What a cluster's policy grants by objects that are as they were at `revision`: that was granted then, too. `None` where
+    /// all of them are. Removing an object grants nothing, so those that are gone do not count.
+    #[must_use]
+    pub fn unchanged_since(&self, cluster: &str, revision: Revision) -> Option<RbacIndex> {
+        let written = self.written.get(cluster).filter(|written| written.last > revision)?;
+        let mut index = RbacIndex::clone(self.clusters.get(cluster)?);
+        for (key, _) in written.objects.iter().filter(|(_, written)| **written > revision) {
+            if let Some((kind, key)) = split(key) {
+                index.remove(kind, key.namespace.unwrap_or_default(), key.name);
+            }
+        }
+        Some(index)
+    }
 }
 
 impl MirrorState for ChildPolicies {
-    fn put(&mut self, key: &str, value: &Bytes, revision: Revision) {
-        let Some((kind, key)) = split(key) else { return };
+    fn put(&mut self, path: &str, value: &Bytes, revision: Revision) {
+        let Some((kind, key)) = split(path) else { return };
         let object = Envelope::decode(value).ok().and_then(|copy| {
             let mut object: serde_json::Value = serde_json::from_slice(&copy.object(revision.0)).ok()?;
             // Rules refer to each other by the names they have in the child.
             object["metadata"]["name"] = key.name.into();
             RbacObject::from_json(kind, &serde_json::to_vec(&object).ok()?).ok()
         });
-        let changed = self.changed.entry(key.cluster.to_owned()).or_default();
-        *changed = revision.max(*changed);
+        let written = self.written.entry(key.cluster.to_owned()).or_default();
+        let written = Arc::make_mut(written);
+        written.objects.insert(path.to_owned(), revision);
+        written.last = revision.max(written.last);
         let index = Arc::make_mut(self.clusters.entry(key.cluster.to_owned()).or_default());
         match object {
             Some(object) => index.upsert(object),
@@ -50,8 +75,11 @@ impl MirrorState for ChildPolicies {
         }
     }
 
-    fn remove(&mut self, key: &str) {
-        let Some((kind, key)) = split(key) else { return };
+    fn remove(&mut self, path: &str) {
+        let Some((kind, key)) = split(path) else { return };
+        if let Some(written) = self.written.get_mut(key.cluster) {
+            Arc::make_mut(written).objects.remove(path);
+        }
         if let Some(index) = self.clusters.get_mut(key.cluster) {
             Arc::make_mut(index).remove(kind, key.namespace.unwrap_or_default(), key.name);
         }
@@ -97,6 +125,10 @@ mod tests {
         let seen = policies.clusters["east"].visible(&tina, "list", "", "pods");
         assert!(!seen.all_namespaces);
         assert_eq!(seen.namespaces.iter().collect::<Vec<_>>(), ["shop"]);
+        let tinas = |index: &RbacIndex| index.visible(&tina, "list", "", "pods");
+        assert!(policies.unchanged_since("east", Revision(7)).is_none(), "all of it");
+        assert!(tinas(&policies.unchanged_since("east", Revision(6)).unwrap()).is_nothing());
+        assert!(policies.unchanged_since("west", Revision(6)).is_none());
         policies.remove("rolebindings/east/shop/t");
         assert!(
             policies.clusters["east"]

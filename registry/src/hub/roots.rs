@@ -23,7 +23,7 @@ use crate::fleet::FleetApi;
 use crate::generic::authorization::forbidden;
 use crate::generic::collection::StoreApi;
 use crate::mirror::Mirror;
-use crate::root::{Api, Root, Roots};
+use crate::root::{Api, Root, Roots, entrance};
 use crate::view::{HubPermissions, ViewApi, ViewServices};
 
 /// The fleets that serve, by name. Whoever runs the fleets' controllers keeps it.
@@ -154,17 +154,10 @@ impl Roots for HubRoots {
             let attributes = Attributes::resource("proxy", umbra_api::GROUP, resource, "", name);
             return Err(forbidden(user, &attributes, "agents enter no root"));
         }
-        let attributes = Attributes {
-            verb: proxy_verb(method),
-            group: umbra_api::GROUP,
-            resource,
-            subresource: "proxy",
-            namespace: "",
-            name,
-            path: "",
-            is_resource_request: true,
-        };
-        self.hub.judge.judge(user, &attributes).await
+        self.hub
+            .judge
+            .judge(user, &entrance(resource, name, proxy_verb(method)))
+            .await
     }
 }
 

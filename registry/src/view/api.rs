@@ -35,6 +35,8 @@ pub struct ViewApi {
     pub(super) services: Arc<ViewServices>,
     pub(super) shape: Arc<Shape>,
     pub(super) authority: Authority,
+    /// Decides who may enter, whoever decides inside.
+    pub(super) hub: Arc<dyn HubPermissions>,
 }
 
 impl ViewApi {
@@ -53,6 +55,7 @@ impl ViewApi {
                 ViewAuthorization::HubRbac => Authority::Hub(Arc::clone(hub)),
             },
             shape,
+            hub: Arc::clone(hub),
         })
     }
 }
@@ -89,6 +92,7 @@ impl Api for ViewApi {
             view: Arc::clone(&self.name),
             shape: Arc::clone(&self.shape),
             authority: self.authority.clone(),
+            hub: Arc::clone(&self.hub),
             served: Arc::clone(served),
             printed: Mutex::default(),
             layout: Mutex::default(),

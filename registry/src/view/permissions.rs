@@ -23,6 +23,7 @@ use umbra_auth::rbac::{Attributes, Decision, Visibility};
 
 use super::sight::{Extent, Question};
 use crate::generic::authorization::Rules;
+use crate::root::entrance;
 
 /// How many namespaces are asked about for one collection of all namespaces: 1,000 reviews of 5 ms, [`AT_ONCE`] at a time,
 /// take 0.2 s. Who may see some namespaces of more has to name one.
@@ -30,7 +31,7 @@ pub const MOST_NAMESPACES: usize = 1_000;
 /// Questions under way at once for one collection: a third of what one client of a kube-apiserver has (100 streams).
 const AT_ONCE: usize = 32;
 
-/// The hub's own permissions. Groups are those of [`VirtualGroup::View`].
+/// The hub's own permissions. Groups of what is inside views are those of [`VirtualGroup::View`].
 #[async_trait]
 pub trait HubPermissions: Debug + Send + Sync {
     /// Whether `user` may do it. Cancel safe.
@@ -56,6 +57,15 @@ pub enum PermissionChanges {
     Told(watch::Receiver<()>),
     /// By asking again.
     Asked,
+}
+
+/// Whether `user` may read what a view has at all, whoever decides about it.
+///
+/// # Errors
+/// 500 where the hub cannot be asked.
+pub(super) async fn may_enter(hub: &dyn HubPermissions, user: &UserInfo, view: &str) -> Result<bool, Status> {
+    let decision = hub.decide(user, &entrance("views", view, "get")).await?;
+    Ok(decision.is_allowed())
 }
 
 impl Question<'_> {
@@ -110,9 +120,10 @@ impl Question<'_> {
     ) -> Result<Visibility, Status> {
         if namespaces.len() > MOST_NAMESPACES {
             let resource = GroupResource::new(self.act.group, self.act.resource);
+            // How many they are is nobody's business who may not see them.
             let why = format!(
-                "the hub has no permission for all namespaces, and {} are too many to ask about each: name one",
-                namespaces.len()
+                "the hub has no permission for all namespaces, and there are more than {MOST_NAMESPACES}, too many to ask \
+                 about each: name one"
             );
             return Err(Status::forbidden(&resource, "", why));
         }

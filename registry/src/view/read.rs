@@ -185,26 +185,31 @@ impl ViewResource {
         sight: &Sight,
         extent: Extent<'_>,
     ) -> Result<(), Status> {
-        let changed = match self.authority {
-            Authority::Children => {
-                let policies = self.services.policies.state();
-                let changed = sight.0.keys().filter_map(|cluster| policies.changed.get(cluster)).max();
-                changed.copied()
-            }
+        let visible_since = match self.authority {
+            Authority::Children => Revision(0),
             Authority::Hub(_) => self.visible_since(context, sight, extent).await?,
         };
-        let changed = changed.max(Some(self.services.authority_changed(&self.view)));
         let Some(revision) = options.resource_version.filter(|revision| *revision > 0) else {
             return Ok(());
         };
-        match changed {
-            Some(changed) if changed.0 > revision && options.send_initial_events != Some(true) => {
-                Err(Status::expired(format!(
-                    "too old resource version: {revision} ({changed}): what you may see of the clusters may have changed since"
-                )))
-            }
-            _ => Ok(()),
+        if options.send_initial_events == Some(true) {
+            return Ok(());
         }
+        let decided_since = self.services.authority_changed(&self.view);
+        let act = self.act("watch", &self.served.descriptor.resource.resource);
+        let sees_more = || {
+            let asks_children = matches!(self.authority, Authority::Children);
+            asks_children
+                && self
+                    .services
+                    .sees_more_since(Revision(revision), sight, &context.user, act)
+        };
+        if visible_since.max(decided_since).0 > revision || sees_more() {
+            return Err(Status::expired(format!(
+                "too old resource version: {revision}: what you may see of the clusters may have changed since"
+            )));
+        }
+        Ok(())
     }
 
     /// Remembers at a list what a watch would show, where the hub decides. What goes wrong here goes wrong again when
@@ -230,7 +235,7 @@ impl ViewResource {
         context: &RequestContext,
         sight: &Sight,
         extent: Extent<'_>,
-    ) -> Result<Option<Revision>, Status> {
+    ) -> Result<Revision, Status> {
         // The same in every cluster.
         let visibility = sight.0.values().next().cloned().unwrap_or_default();
         let user = &context.user;
@@ -246,11 +251,11 @@ impl ViewResource {
         ]);
         let key = key.to_string();
         if let Some(since) = self.services.memory.since(&key, &visibility) {
-            return Ok(Some(since));
+            return Ok(since);
         }
         let now = Revision(self.current_revision().await?);
         self.services.memory.changed(&key, &visibility, now);
-        Ok(Some(now))
+        Ok(now)
     }
 
     /// Warns of clusters that are asked about and whose state is old or not shown.

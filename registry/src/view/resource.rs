@@ -11,6 +11,7 @@ use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::table::ColumnDefinition;
 
+use super::permissions::HubPermissions;
 use super::services::ViewServices;
 use super::shape::{Served, Shape};
 use super::sight::Authority;
@@ -25,6 +26,8 @@ pub(super) struct ViewResource {
     pub(super) view: Arc<str>,
     pub(super) shape: Arc<Shape>,
     pub(super) authority: Authority,
+    /// Decides who may enter the view.
+    pub(super) hub: Arc<dyn HubPermissions>,
     pub(super) served: Arc<Served>,
     /// The columns of what has been read live.
     pub(super) printed: Mutex<Columns>,

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::{MASTERS, UserInfo};
-use umbra_auth::rbac::Visibility;
+use umbra_auth::rbac::{RbacIndex, Visibility};
 use umbra_child::Identity;
 use umbra_child::identity::{IdentityError, impersonation_headers};
+use umbra_storage::Revision;
 
 use super::permissions::HubPermissions;
 use super::services::ViewServices;
@@ -81,6 +82,21 @@ pub(super) fn identity_in(user: &UserInfo, identity: &Identity) -> Result<UserIn
 impl ViewServices {
     /// What `user` may do in a cluster.
     pub(super) fn visibility(&self, user: &UserInfo, cluster: &str, act: Act<'_>) -> Visibility {
+        let policies = self.policies.state();
+        self.visibility_by(policies.clusters.get(cluster).map(AsRef::as_ref), user, cluster, act)
+    }
+
+    /// Whether `user` has come to see anything of a cluster in sight after `revision`, or may have. Judged by what is the same
+    /// since then: what that shows was to be seen then.
+    pub(super) fn sees_more_since(&self, revision: Revision, sight: &Sight, user: &UserInfo, act: Act<'_>) -> bool {
+        let policies = self.policies.state();
+        sight.0.iter().any(|(cluster, seen)| {
+            let unchanged = policies.unchanged_since(cluster, revision);
+            unchanged.is_some_and(|policy| self.visibility_by(Some(&policy), user, cluster, act) != **seen)
+        })
+    }
+
+    fn visibility_by(&self, policy: Option<&RbacIndex>, user: &UserInfo, cluster: &str, act: Act<'_>) -> Visibility {
         let Some(registered) = self.cluster(cluster) else {
             return Visibility::default();
         };
@@ -92,7 +108,7 @@ impl ViewServices {
         if identity.forward_system_groups && user.in_group(MASTERS) {
             return Visibility::everything();
         }
-        match self.policies.state().clusters.get(cluster) {
+        match policy {
             Some(policy) => policy.visible(&user, act.verb, act.group, act.resource),
             None => Visibility::default(),
         }

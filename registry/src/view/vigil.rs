@@ -6,6 +6,8 @@
 //! each question costs one review in 10 s, however many watch. About namespaces in which nothing was allowed, the hub is
 //! asked less often: about new ones after 10 s, about those that it has refused after a minute.
 //!
+//! Whether its caller may enter the view at all the hub is asked in the same way, also where the children decide inside.
+//!
 //! While the hub is asked, nothing is sent; where it cannot be asked, the watch ends with the error that says so.
 
 use std::collections::BTreeSet;
@@ -20,7 +22,7 @@ use umbra_apimachinery::status::Status;
 use umbra_apimachinery::user::UserInfo;
 use umbra_auth::rbac::Visibility;
 
-use super::permissions::{HubPermissions, PermissionChanges};
+use super::permissions::{HubPermissions, PermissionChanges, may_enter};
 use super::resource::ViewResource;
 use super::selection::ViewSelection;
 use super::services::{Changes, ViewServices};
@@ -46,6 +48,7 @@ pub(super) struct Vigil {
     shape: Arc<Shape>,
     policies: Arc<ChildPolicies>,
     authority: Authority,
+    hub: Arc<dyn HubPermissions>,
     user: Arc<UserInfo>,
     resource: GroupVersionResource,
     namespaced: bool,
@@ -74,6 +77,7 @@ impl Vigil {
             shape: Arc::clone(&resource.shape),
             policies: watched.policies,
             authority: resource.authority.clone(),
+            hub: Arc::clone(&resource.hub),
             user: Arc::clone(&context.user),
             resource: resource.served.descriptor.resource.clone(),
             namespaced: watched.extent.namespaced,
@@ -118,7 +122,17 @@ impl Vigil {
     ///
     /// # Errors
     /// As [`Self::still_right`].
-    async fn look_again(&mut self, hub: &Arc<dyn HubPermissions>) -> Result<(), Status> {
+    async fn look_again(&mut self) -> Result<(), Status> {
+        if !may_enter(&*self.hub, &self.user, &self.view).await? {
+            return Err(outdated());
+        }
+        match self.authority.clone() {
+            Authority::Hub(hub) => self.look_inside(&hub).await,
+            Authority::Children => Ok(()),
+        }
+    }
+
+    async fn look_inside(&mut self, hub: &Arc<dyn HubPermissions>) -> Result<(), Status> {
         // The same in every cluster. Where none is selected, nothing is shown.
         let Some(seen) = self.sight.0.values().next().cloned() else {
             return Ok(());
@@ -189,30 +203,25 @@ fn outdated() -> Status {
 
 /// When the hub's answers have to be looked at again.
 enum Due {
-    Never,
     Told(watch::Receiver<()>),
     At(Instant),
 }
 
 impl Due {
-    fn of(authority: &Authority) -> Self {
-        match authority {
-            Authority::Children => Self::Never,
-            Authority::Hub(hub) => match hub.changes() {
-                PermissionChanges::Told(mut told) => {
-                    // What was judged may be older than the receiver.
-                    told.mark_changed();
-                    Self::Told(told)
-                }
-                PermissionChanges::Asked => Self::At(Instant::now() + wait()),
-            },
+    fn of(hub: &dyn HubPermissions) -> Self {
+        match hub.changes() {
+            PermissionChanges::Told(mut told) => {
+                // What was judged may be older than the receiver.
+                told.mark_changed();
+                Self::Told(told)
+            }
+            PermissionChanges::Asked => Self::At(Instant::now() + wait()),
         }
     }
 
     /// Waits until it is time. Cancel safe.
     async fn wait(&mut self) {
         match self {
-            Self::Never => std::future::pending().await,
             // Who is gone changes no more.
             Self::Told(told) => {
                 if told.changed().await.is_err() {
@@ -241,7 +250,7 @@ struct Guarded {
 /// The events until the caller's sight changes. Then 410: the client lists again, sees what it may see now and forgets the
 /// rest. Changes are looked at before events, so that an event which is no longer to be seen is not sent after them.
 pub(super) fn until_changed(events: EventStream, changes: Changes, vigil: Vigil) -> EventStream {
-    let due = Due::of(&vigil.authority);
+    let due = Due::of(&*vigil.hub);
     let begun = Some(Guarded {
         events,
         changes,
@@ -254,10 +263,7 @@ pub(super) fn until_changed(events: EventStream, changes: Changes, vigil: Vigil)
             let judged = tokio::select! {
                 biased;
                 () = state.changes.next() => state.vigil.still_right().await,
-                () = state.due.wait() => match state.vigil.authority.clone() {
-                    Authority::Hub(hub) => state.vigil.look_again(&hub).await,
-                    Authority::Children => Ok(()),
-                },
+                () = state.due.wait() => state.vigil.look_again().await,
                 event = state.events.next() => return event.map(|event| (event, Some(state))),
             };
             if let Err(status) = judged {

@@ -227,6 +227,44 @@ async fn watches_show_what_reviews_allow() {
 }
 
 #[tokio::test]
+async fn who_may_not_enter_any_more_watches_no_more() {
+    for decider in [Decider::Children, Decider::Hub, Decider::HubReviews] {
+        let fixture = decided_by(decider).await;
+        allow(&fixture, decider, "tina", "shop", &["pods"], &READ, &[]).await;
+        let pods = fixture.resource("pods");
+        let mut events = pods
+            .watch(&reader("tina"), None, &ListOptions::default())
+            .await
+            .unwrap();
+        for _ in SHOP {
+            assert!(matches!(next(&mut events).await, Some(Event::Added(_))), "{decider:?}");
+        }
+        fixture.hub.close();
+        let ended = next(&mut events).await;
+        assert!(
+            matches!(&ended, Some(Event::Error(status)) if status.code == 410),
+            "{decider:?}: {ended:?}"
+        );
+        assert!(next(&mut events).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_children_ends_where_the_hub_cannot_say_who_may_enter() {
+    let mut fixture = decided_by(Decider::Children).await;
+    fixture.hub = ScriptedHub::new(false);
+    let pods = fixture.resource("pods");
+    let mut events = pods
+        .watch(&reader("ann"), Some("bank"), &ListOptions::default())
+        .await
+        .unwrap();
+    assert!(matches!(next(&mut events).await, Some(Event::Added(_))));
+    fixture.hub.breaks_down();
+    assert!(matches!(next(&mut events).await, Some(Event::Error(status)) if status.code == 500));
+    assert!(next(&mut events).await.is_none());
+}
+
+#[tokio::test]
 async fn a_watch_does_not_go_on_from_before_the_hub_allowed_more() {
     for decider in [Decider::Hub, Decider::HubReviews] {
         let fixture = decided_by(decider).await;
@@ -399,6 +437,53 @@ async fn an_apply_that_creates_needs_to_be_allowed_to_create() {
 }
 
 #[tokio::test]
+async fn an_update_that_creates_needs_to_be_allowed_to_create() {
+    let fixture = decided_by(Decider::Hub).await;
+    fixture.hub.grant("tina", "shop", &["pods"], &["get", "update"], &[]);
+    let east = ScriptedChild::start(&fixture.children, "east", |asked| answer(200, &asked.json())).await;
+    let pods = fixture.resource("pods");
+    let update = async |name: &str| {
+        let request = WriteRequest {
+            options: WriteOptions {
+                dry_run: true,
+                ..WriteOptions::default()
+            },
+            ..writes::write(WriteVerb::Update, name, "", &pod("shop", name, ""))
+        };
+        pods.write(&reader("tina"), request).await
+    };
+    update("web-1@east").await.unwrap();
+    let refused = update("new@east").await.unwrap_err();
+    assert!(
+        refused.code == 403 && refused.message.contains("cannot create"),
+        "{refused}"
+    );
+    assert_eq!(east.asked().len(), 1);
+    fixture
+        .hub
+        .grant("tina", "shop", &["pods"], &["get", "update", "create"], &[]);
+    update("new@east").await.unwrap();
+}
+
+/// A hub that tells all it allows tells of other namespaces, too.
+#[tokio::test]
+async fn a_bare_name_is_looked_for_only_where_it_is_allowed() {
+    for decider in [Decider::Hub, Decider::HubReviews] {
+        let fixture = decided_by(decider).await;
+        fixture.hub.grant("tina", "shop", &["pods", "secrets"], &READ, &[]);
+        let east = ScriptedChild::start(&fixture.children, "east", |_| answer(200, &pod("bank", "key", "1"))).await;
+        let secrets = fixture.resource("secrets");
+        let (user, options) = (reader("tina"), GetOptions::default());
+        let ask = |namespace| secrets.get(&user, Some(namespace), "key", "", &options);
+        assert_eq!(ask("bank").await.unwrap_err().code, 403, "{decider:?}");
+        assert!(east.asked().is_empty(), "{decider:?}");
+        ask("shop").await.unwrap();
+        assert_eq!(east.asked().len(), 1, "{decider:?}");
+        assert_eq!(get(&fixture, "tina", "bank", "web-2").await.unwrap_err().code, 403);
+    }
+}
+
+#[tokio::test]
 async fn reviews_are_answered_by_the_hub() {
     for decider in [Decider::Hub, Decider::HubReviews] {
         let fixture = decided_by(decider).await;
@@ -455,6 +540,8 @@ async fn namespaces_are_asked_about_once_each_and_only_where_that_is_bounded() {
     assert!(question.among(hub, &namespaces(MOST_NAMESPACES)).await.is_ok());
     let refused = question.among(hub, &namespaces(MOST_NAMESPACES + 1)).await.unwrap_err();
     assert!(refused.code == 403 && refused.message.contains("name one"), "{refused}");
+    let of_more = question.among(hub, &namespaces(3 * MOST_NAMESPACES)).await.unwrap_err();
+    assert_eq!(of_more.message, refused.message, "it tells how many there are");
 }
 
 fn all_pods(user: &UserInfo) -> Question<'_> {

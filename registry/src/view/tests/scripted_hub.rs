@@ -20,6 +20,8 @@ pub(super) struct ScriptedHub {
     index: Mutex<RbacIndex>,
     changed: watch::Sender<()>,
     is_down: AtomicBool,
+    /// Whether nobody may enter.
+    is_closed: AtomicBool,
     questions: AtomicUsize,
 }
 
@@ -30,6 +32,7 @@ impl ScriptedHub {
             index: Mutex::default(),
             changed: watch::Sender::new(()),
             is_down: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             questions: AtomicUsize::new(0),
         })
     }
@@ -73,6 +76,13 @@ impl ScriptedHub {
         self.is_down.store(true, Ordering::Relaxed);
     }
 
+    /// Lets nobody enter a view any more.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        self.changed.send_replace(());
+    }
+
+    /// How often it was asked about what is inside.
     pub(super) fn questions(&self) -> usize {
         self.questions.load(Ordering::Relaxed)
     }
@@ -81,10 +91,18 @@ impl ScriptedHub {
 #[async_trait]
 impl HubPermissions for ScriptedHub {
     async fn decide(&self, user: &UserInfo, attributes: &Attributes<'_>) -> Result<Decision, Status> {
-        self.questions.fetch_add(1, Ordering::Relaxed);
         if self.is_down.load(Ordering::Relaxed) {
             return Err(Status::internal("the hub is down"));
         }
+        if (attributes.verb, attributes.resource, attributes.subresource) == ("get", "views", "proxy") {
+            assert_eq!((attributes.group, attributes.name), ("umbra.dev", "all"));
+            let reason = String::new();
+            return Ok(match self.is_closed.load(Ordering::Relaxed) {
+                true => Decision::NoOpinion { reason },
+                false => Decision::Allow { reason },
+            });
+        }
+        self.questions.fetch_add(1, Ordering::Relaxed);
         Ok(self.index.lock().authorize(user, attributes))
     }
 

@@ -189,7 +189,35 @@ async fn a_watch_does_not_go_on_from_before_a_grant() {
         pods.watch(&reader("tina"), None, &resume).await.is_ok(),
         "west is not hers"
     );
+    grant(&fixture.store, "east", "otto", "shop", &["pods"], &["watch"], &[]).await;
+    settled(&fixture).await;
+    assert!(
+        pods.watch(&reader("tina"), None, &resume).await.is_ok(),
+        "what others see is not hers"
+    );
     grant(&fixture.store, "east", "tina", "bank", &["pods"], &["watch"], &[]).await;
+    settled(&fixture).await;
+    let refused = pods.watch(&reader("tina"), None, &resume).await.err().unwrap();
+    assert_eq!(refused.code, 410);
+    let after = pods.list(&reader("tina"), None, &ListOptions::default()).await.unwrap();
+    let resume = ListOptions {
+        resource_version: Some(after.metadata.resource_version.parse().unwrap()),
+        ..ListOptions::default()
+    };
+    assert!(pods.watch(&reader("tina"), None, &resume).await.is_ok());
+    // What she sees is the same; what she would have been told of in between is not.
+    let binding = "rolebindings.rbac.authorization.k8s.io";
+    fixture.remove_copy(binding, "east", "shop", "tina-pods").await;
+    grant(
+        &fixture.store,
+        "east",
+        "tina",
+        "shop",
+        &["pods"],
+        &["get", "list", "watch"],
+        &[],
+    )
+    .await;
     settled(&fixture).await;
     let refused = pods.watch(&reader("tina"), None, &resume).await.err().unwrap();
     assert_eq!(refused.code, 410);
