@@ -6,10 +6,12 @@ mod time;
 use std::{
     convert::Infallible,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
@@ -17,6 +19,7 @@ use umbra_show::Item;
 
 use super::*;
 use crate::{
+    body::{Body, boxed},
     testing::{Server, Speaks},
     tests::{get, soon, text},
 };

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::*;
+use super::{super::send::HEADER_DEADLINE, *};
 use crate::{Children, Health, ProbeConfig, testing::Memory};
 
 const HOUR: Duration = Duration::from_secs(3600);
