@@ -4,9 +4,10 @@
 //! would: nothing is lost between two bytes, except by a reset. Faults of single packets are made of what TCP makes of them for
 //! a program, because not every kernel has netem: a lost segment is a pause of one retransmission timeout, in order.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -18,6 +19,8 @@ use umbra_auth::certificates::CertificateAuthority;
 
 use crate::faults::carry::carry;
 
+/// How long a program may take to start.
+const RELEASED: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// How long the proxy itself waits for a connection before it counts as lost. On loopback one takes microseconds.
@@ -132,17 +135,30 @@ fn expired(authority: &CertificateAuthority) -> Expired {
     std::sync::Arc::new(config.expect("the key of the certificate"))
 }
 
-fn bound(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().expect("there are sockets");
-    socket.set_reuseaddr(true).expect("a new socket");
-    socket
-        .bind(address)
-        .unwrap_or_else(|error| panic!("{address}: {error}"));
-    socket
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// The same for an address whose listener has just been closed. A program that is being started at that moment has it still, until
+/// it runs.
+async fn bound_again(address: SocketAddr) -> TcpSocket {
+    let deadline = Instant::now() + RELEASED;
+    loop {
+        match bound(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            bound => return bound.unwrap_or_else(|error| panic!("{address}: {error}")),
+        }
+    }
 }
 
 fn listening(address: SocketAddr) -> TcpListener {
-    bound(address).listen(BACKLOG).expect("a bound socket")
+    let socket = bound(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    socket.listen(BACKLOG).expect("a bound socket")
 }
 
 struct Running {
@@ -163,7 +179,7 @@ impl Running {
                 Fault::Refused => {
                     drop(listener);
                     // A bound socket that does not listen: the port stays ours, and connections to it are refused.
-                    let socket = bound(self.address);
+                    let socket = bound_again(self.address).await;
                     if fault.changed().await.is_err() {
                         return;
                     }
