@@ -42,7 +42,7 @@ pub(crate) struct AgentArguments {
         conflicts_with = "state_dir"
     )]
     pub(super) state_secret: Option<String>,
-    /// The directory that keeps key and certificate. Without this and --state-secret a restart needs the token again.
+    /// The directory that keeps key and certificate. Without this and --state-secret each start needs a new token.
     #[arg(long, env = "UMBRA_STATE_DIR", value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
     /// Answer /livez (the agent's loop turns) and /readyz (a tunnel is up) at this port of all addresses, over plain HTTP

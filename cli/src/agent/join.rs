@@ -189,21 +189,36 @@ impl Joiner {
         self.keep(kept).await
     }
 
-    /// Says that the hub does not believe this identity any more, so that the next one is asked for anew.
-    pub(super) async fn forget(&mut self, identity: &Identity) {
-        identity.hub().close().await;
-        let forgotten = async {
-            // What another agent has got meanwhile stays.
-            if self.state.load().await?.as_ref() == Some(&identity.kept) {
-                self.state.save(&Kept::default()).await?;
+    /// Another identity because the hub keeps refusing `present`: that which another agent of the cluster has got, or one that is
+    /// asked for anew. Where the hub refuses that too, `present` stays what is kept: nothing better is to be had.
+    ///
+    /// # Errors
+    /// Where there is none, now.
+    pub(super) async fn rejoin(&mut self, present: &Identity) -> Result<Identity> {
+        if self.state.load().await?.is_none_or(|kept| kept == present.kept) {
+            if self.token.is_none() {
+                bail!("there is no --bootstrap-token-file to ask for one");
             }
-            Ok::<_, anyhow::Error>(())
-        };
-        if let Err(error) = forgotten.await {
-            eprintln!("the certificate that does not count any more is still kept: {error:#}");
+            self.state.save(&Kept::default()).await?;
         }
+        let obtained = self.obtain().await;
+        let refused = obtained.as_ref().is_err_and(is_refused);
+        if refused && !self.state.load().await?.is_some_and(|kept| kept.is_good()) {
+            self.state.save(&present.kept).await?;
+        }
+        obtained
     }
 }
+
+/// Whether trying the same again would be of no use.
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Denied>().is_some() || error.downcast_ref::<Refused>().is_some()
+}
+
+/// The hub does not let the agent ask.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(String);
 
 /// The hub has said no.
 #[derive(Debug, thiserror::Error)]
@@ -253,8 +268,9 @@ async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>, health: 
 fn explained(error: ChildError) -> anyhow::Error {
     match error {
         ChildError::CredentialsRefused { .. } => {
-            anyhow!("the hub does not accept the token: it may have expired or been revoked")
+            Refused("the hub does not accept the token: it may have expired or been revoked".to_owned()).into()
         }
+        ChildError::Status { code, .. } if code.as_u16() == 403 => Refused(error.to_string()).into(),
         // Its message has its causes in it.
         error => anyhow!("{error}"),
     }

@@ -34,6 +34,10 @@ use own::OwnCluster;
 const FIRST: Duration = Duration::from_millis(500);
 /// A hub that is back is found within this.
 const LONGEST: Duration = Duration::from_secs(15);
+/// After how many refusals in a row an agent asks for another certificate. One refusal says little: a replica of the hub may not
+/// have heard of a renewed authority yet, or may have come back with what it knew before. With the pauses between them these take
+/// 8 s in the mean.
+const PATIENCE: u32 = 5;
 /// A tunnel that lived for less was no success.
 const LASTING: Duration = Duration::from_secs(30);
 
@@ -107,7 +111,7 @@ enum Next {
 
 impl Agent {
     async fn run(mut self) {
-        let mut failures = 0;
+        let (mut failures, mut refusals) = (0, 0);
         let mut before: Option<Ending> = None;
         let mut identity: Option<Identity> = None;
         while !self.stop.is_cancelled() {
@@ -123,6 +127,7 @@ impl Agent {
             let requested = agent::request(present.hub(), &self.cluster).await;
             match requested {
                 Ok(tunnel) => {
+                    refusals = 0;
                     eprintln!("connected to the hub as {}", self.cluster);
                     if let Some(before) = before.take() {
                         before.stop.cancel();
@@ -139,11 +144,11 @@ impl Agent {
                 Err(error) => {
                     failures += 1;
                     eprintln!("no tunnel: {error}");
-                    if is_refusal(&error) {
-                        self.joiner.forget(&present).await;
-                    } else {
-                        identity = Some(present);
-                    }
+                    refusals += u32::from(is_refusal(&error));
+                    identity = Some(match is_refusal(&error) && refusals % PATIENCE == 0 {
+                        true => self.rejoin(present).await,
+                        false => present,
+                    });
                 }
             }
             self.pause(failures).await;
@@ -172,6 +177,23 @@ impl Agent {
             if self.stop.is_cancelled() {
                 return None;
             }
+        }
+    }
+
+    /// Another identity instead of one that the hub keeps refusing, or the same where there is none to be had.
+    async fn rejoin(&mut self, present: Identity) -> Identity {
+        eprintln!("the hub keeps refusing the certificate; asking for another");
+        let stop = self.stop.clone();
+        match stop.run_until_cancelled(self.joiner.rejoin(&present)).await {
+            Some(Ok(other)) => {
+                present.hub().close().await;
+                other
+            }
+            Some(Err(error)) => {
+                eprintln!("no other certificate: {error:#}");
+                present
+            }
+            None => present,
         }
     }
 

@@ -9,8 +9,9 @@ use umbra_registry::hub::agents::AgentAuthority;
 
 use super::authority::{AGENTS, SharedAuthority};
 
-/// How often it is looked whether the authority was renewed. One that is stays trusted beside the next for months.
-const PERIOD: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked whether the authority was renewed, or its Secret deleted, which takes the certificates of all agents
+/// back. The next authority is published for much longer before it signs.
+const PERIOD: Duration = Duration::from_secs(60);
 
 /// The authority, whose certificates last for `lifetime`, kept up to date in a task of `tracker` until `cancel`.
 ///

@@ -1,8 +1,14 @@
 //! The hub's own authority for serving certificates, which all replicas share: a Secret of the hub cluster.
 //!
-//! The Secret has the keys `tls.crt` and `tls.key` (the authority that signs now), and `ca.crt`: everything that a client
-//! should trust, which is the authority and, for a while, the one before. Whoever finds no Secret makes one; two that do so
-//! at once notice by the hub's answer, and use the first. The same for renewing.
+//! The Secret has the keys `tls.crt` and `tls.key` (the authority that signs now), and `ca.crt`: everything that is to be
+//! trusted. Whoever finds no Secret makes one; two that do so at once notice by the hub's answer, and use the first. The same for
+//! renewing.
+//!
+//! An authority is renewed in two steps, so that nothing is signed by one that somebody does not trust yet: the next one is
+//! published as `next.crt` and `next.key`, and in `ca.crt` beside the present one, which goes on signing; [`PUBLISHED`] later it
+//! takes over, and the one before stays in `ca.crt` until the next renewal. An authority that has ended is replaced at once.
+//!
+//! Deleting the Secret makes all certificates of its authority worthless within a minute or two.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -37,14 +43,21 @@ pub(super) const AGENTS: Purpose = Purpose {
 };
 /// When the authority in it ends, as RFC 3339.
 const ENDS: &str = "umbra.dev/authority-ends";
+/// When the next authority was published, as RFC 3339.
+const NEXT_SINCE: &str = "umbra.dev/next-authority-since";
 /// The keys.
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const TRUSTED: &str = "ca.crt";
+const NEXT_CERTIFICATE: &str = "next.crt";
+const NEXT_KEY: &str = "next.key";
 /// How long an authority lasts. It is renewed [`RENEWAL`] before its end.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A third of it: a hub that is off for months still comes back with an authority that is good.
 const RENEWAL: Duration = Duration::from_secs(365 * 24 * 60 * 60 / 3);
+/// For how long the next authority is published before it signs. Replicas and the APIService hear of it within a minute or two; the
+/// rest is for those that cannot ask for a while.
+const PUBLISHED: Duration = Duration::from_secs(60 * 60);
 /// How often it is tried again when another replica writes the Secret at the same time.
 const ATTEMPTS: usize = 5;
 
@@ -90,49 +103,87 @@ impl SharedAuthority {
                 .map(|_| shared));
         };
         let read = Self::read(&present)?;
-        if is_good(&present, now) {
+        let Some((shared, mut secret, what)) = Self::step(purpose, now, &present, &read)? else {
             return Ok(Some(read));
-        }
-        let (shared, mut secret) = Self::create(purpose, now, Some(&read))?;
+        };
         secret.metadata.resource_version = present.metadata.resource_version;
         let replaced = secrets.replace(purpose.secret, &PostParams::default(), &secret).await;
         let renewed = unless_conflict(replaced).context("it cannot be renewed")?;
         if renewed.is_some() {
-            tracing::info!(
-                secret = purpose.secret,
-                "the authority of {} has been renewed",
-                purpose.of
-            );
+            tracing::info!(secret = purpose.secret, "the authority of {} {what}", purpose.of);
         }
         Ok(renewed.map(|_| shared))
     }
 
+    /// What is to be written instead of `present`, and what that does; `None` where it stays.
+    fn step(
+        purpose: &Purpose,
+        now: Timestamp,
+        present: &Secret,
+        read: &Self,
+    ) -> Result<Option<(Self, Secret, &'static str)>> {
+        if time(present, ENDS).is_some_and(|ends| ends <= now) {
+            let (shared, secret) = Self::create(purpose, now, Some(read))?;
+            return Ok(Some((shared, secret, "had ended and has been replaced")));
+        }
+        if present
+            .data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(NEXT_CERTIFICATE))
+        {
+            let next = CertificateAuthority::from_pem(text(present, NEXT_CERTIFICATE)?, text(present, NEXT_KEY)?)
+                .context("delete it, and another one is made")?;
+            let since = time(present, NEXT_SINCE).unwrap_or(now);
+            if now < since + jiff::SignedDuration::try_from(PUBLISHED)? {
+                return Ok(None);
+            }
+            let (shared, secret) = Self::signing(purpose, since, next, Some(read))?;
+            return Ok(Some((shared, secret, "has been renewed")));
+        }
+        if is_good(present, now) {
+            return Ok(None);
+        }
+        let (shared, secret) = Self::publish(now, present, read, &new_authority(purpose, now)?)?;
+        Ok(Some((shared, secret, "is being renewed: the next one is published")))
+    }
+
+    /// `present` with the next authority beside the one that signs.
+    fn publish(now: Timestamp, present: &Secret, read: &Self, next: &CertificateAuthority) -> Result<(Self, Secret)> {
+        let mut secret = present.clone();
+        let trusted = format!("{}{}", read.authority.certificate_pem(), next.certificate_pem());
+        secret.data.get_or_insert_default().extend(data(&[
+            (TRUSTED, &trusted),
+            (NEXT_CERTIFICATE, next.certificate_pem()),
+            (NEXT_KEY, next.key_pem()),
+        ]));
+        let annotations = secret.metadata.annotations.get_or_insert_default();
+        annotations.insert(NEXT_SINCE.to_owned(), now.to_string());
+        Ok((Self::read(&secret)?, secret))
+    }
+
     fn read(secret: &Secret) -> Result<Self> {
-        let text = |key: &str| {
-            let value = secret.data.as_ref().and_then(|data| data.get(key));
-            let value = value.with_context(|| format!("it has no key {key}; delete it, and another one is made"))?;
-            std::str::from_utf8(&value.0).with_context(|| format!("its key {key} is not PEM"))
-        };
-        let authority = CertificateAuthority::from_pem(text(CERTIFICATE)?, text(KEY)?)
+        let authority = CertificateAuthority::from_pem(text(secret, CERTIFICATE)?, text(secret, KEY)?)
             .context("delete it, and another one is made")?;
-        Ok(Self {
-            authority,
-            trusted: text(TRUSTED)?.as_bytes().to_vec(),
-        })
+        let trusted = text(secret, TRUSTED)?.as_bytes().to_vec();
+        Ok(Self { authority, trusted })
     }
 
     fn create(purpose: &Purpose, now: Timestamp, before: Option<&Self>) -> Result<(Self, Secret)> {
-        let authority = CertificateAuthority::create(&format!("{}@{}", purpose.secret, now.as_second()), LIFETIME)?;
+        Self::signing(purpose, now, new_authority(purpose, now)?, before)
+    }
+
+    /// The Secret of an authority that was made at `made` and signs from now on, and is trusted beside the one before.
+    fn signing(
+        purpose: &Purpose,
+        made: Timestamp,
+        authority: CertificateAuthority,
+        before: Option<&Self>,
+    ) -> Result<(Self, Secret)> {
         let mut trusted = authority.certificate_pem().to_owned();
         if let Some(before) = before {
             trusted.push_str(before.authority.certificate_pem());
         }
-        let ends = now + jiff::SignedDuration::try_from(LIFETIME)?;
-        let data = [
-            (CERTIFICATE, authority.certificate_pem()),
-            (KEY, authority.key_pem()),
-            (TRUSTED, &trusted),
-        ];
+        let ends = made + jiff::SignedDuration::try_from(LIFETIME)?;
         let secret = Secret {
             metadata: kube::api::ObjectMeta {
                 name: Some(purpose.secret.to_owned()),
@@ -144,11 +195,11 @@ impl SharedAuthority {
                 ..kube::api::ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),
-            data: Some(
-                data.into_iter()
-                    .map(|(key, value)| (key.to_owned(), ByteString(value.as_bytes().to_vec())))
-                    .collect(),
-            ),
+            data: Some(data(&[
+                (CERTIFICATE, authority.certificate_pem()),
+                (KEY, authority.key_pem()),
+                (TRUSTED, &trusted),
+            ])),
             ..Secret::default()
         };
         let trusted = trusted.into_bytes();
@@ -156,14 +207,33 @@ impl SharedAuthority {
     }
 }
 
+fn new_authority(purpose: &Purpose, now: Timestamp) -> Result<CertificateAuthority> {
+    let name = format!("{}@{}", purpose.secret, now.as_second());
+    Ok(CertificateAuthority::create(&name, LIFETIME)?)
+}
+
+fn data(values: &[(&str, &str)]) -> BTreeMap<String, ByteString> {
+    let value = |text: &str| ByteString(text.as_bytes().to_vec());
+    values
+        .iter()
+        .map(|(key, text)| ((*key).to_owned(), value(text)))
+        .collect()
+}
+
+fn text<'a>(secret: &'a Secret, key: &str) -> Result<&'a str> {
+    let value = secret.data.as_ref().and_then(|data| data.get(key));
+    let value = value.with_context(|| format!("it has no key {key}; delete it, and another one is made"))?;
+    std::str::from_utf8(&value.0).with_context(|| format!("its key {key} is not PEM"))
+}
+
+fn time(secret: &Secret, annotation: &str) -> Option<Timestamp> {
+    secret.metadata.annotations.as_ref()?.get(annotation)?.parse().ok()
+}
+
 /// Whether an authority need not be renewed yet. One that does not say is renewed.
 fn is_good(secret: &Secret, now: Timestamp) -> bool {
-    let annotations = secret.metadata.annotations.as_ref();
-    let ends: Option<Timestamp> = annotations
-        .and_then(|annotations| annotations.get(ENDS))
-        .and_then(|text| text.parse().ok());
     let renewal = jiff::SignedDuration::try_from(RENEWAL).expect("four months are a duration");
-    ends.is_some_and(|ends| now + renewal < ends)
+    time(secret, ENDS).is_some_and(|ends| now + renewal < ends)
 }
 
 /// `None` where somebody else has written first.
@@ -188,20 +258,54 @@ mod tests {
         let read = SharedAuthority::read(&secret).unwrap();
         assert_eq!(read.authority.certificate_pem(), first.authority.certificate_pem());
 
-        let (second, secret) = SharedAuthority::create(&SERVING, now + months, Some(&read)).unwrap();
-        let trusted = String::from_utf8(second.trusted.clone()).unwrap();
-        assert_eq!(
-            trusted,
-            format!(
-                "{}{}",
-                second.authority.certificate_pem(),
-                first.authority.certificate_pem()
-            )
-        );
+        // First it is published, and the present one goes on signing.
+        let renewed = now + months;
+        let (published, secret, _) = SharedAuthority::step(&SERVING, renewed, &secret, &read)
+            .unwrap()
+            .expect("a step");
+        assert_eq!(published.authority.certificate_pem(), first.authority.certificate_pem());
+        assert_eq!(pems(&published), 2);
+        let read = SharedAuthority::read(&secret).unwrap();
+        assert_eq!(read.trusted, published.trusted);
+        let soon = renewed + jiff::SignedDuration::from_mins(59);
+        assert!(SharedAuthority::step(&SERVING, soon, &secret, &read).unwrap().is_none());
+
+        // Then it signs, and the one before is trusted still.
+        let later = renewed + jiff::SignedDuration::from_mins(61);
+        let (second, secret, _) = SharedAuthority::step(&SERVING, later, &secret, &read)
+            .unwrap()
+            .expect("a step");
         assert_ne!(second.authority.certificate_pem(), first.authority.certificate_pem());
-        assert_eq!(SharedAuthority::read(&secret).unwrap().trusted, second.trusted);
-        let (third, _) = SharedAuthority::create(&SERVING, now + months, Some(&second)).unwrap();
-        assert_eq!(String::from_utf8(third.trusted).unwrap().matches("BEGIN").count(), 2);
+        let trusted = String::from_utf8(second.trusted.clone()).unwrap();
+        let next = second.authority.certificate_pem();
+        assert_eq!(trusted, format!("{next}{}", first.authority.certificate_pem()));
+        assert!(
+            String::from_utf8(published.trusted).unwrap().contains(next),
+            "it was trusted before"
+        );
+        assert!(is_good(&secret, later) && time(&secret, NEXT_SINCE).is_none());
+        let read = SharedAuthority::read(&secret).unwrap();
+        assert!(
+            SharedAuthority::step(&SERVING, later, &secret, &read)
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(pems(&read), 2);
+    }
+
+    #[test]
+    fn an_authority_that_has_ended_is_replaced_at_once() {
+        let now = Timestamp::now();
+        let (first, secret) = SharedAuthority::create(&AGENTS, now, None).unwrap();
+        let late = now + jiff::SignedDuration::try_from(LIFETIME).unwrap();
+        let (second, _, _) = SharedAuthority::step(&AGENTS, late, &secret, &first)
+            .unwrap()
+            .expect("a step");
+        assert_ne!(second.authority.certificate_pem(), first.authority.certificate_pem());
+    }
+
+    fn pems(shared: &SharedAuthority) -> usize {
+        std::str::from_utf8(&shared.trusted).unwrap().matches("BEGIN").count()
     }
 
     #[test]
