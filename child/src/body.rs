@@ -1,14 +1,19 @@
 //! The one type of body that crosses this crate's boundary.
 
+mod begun;
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+pub(crate) use self::begun::{Unbegun, begun};
 
 /// What can go wrong while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,6 +76,45 @@ impl http_body::Body for EndingBy {
         self.body = empty();
         let late = "the deadline of the request has passed before its response was complete";
         Poll::Ready(Some(Err(late.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body with what `strip` leaves of its trailers.
+pub(crate) fn stripping_trailers(body: Body, strip: fn(&mut HeaderMap)) -> Body {
+    if http_body::Body::is_end_stream(&body) {
+        return body;
+    }
+    StrippingTrailers { body, strip }.boxed_unsync()
+}
+
+struct StrippingTrailers {
+    body: Body,
+    strip: fn(&mut HeaderMap),
+}
+
+impl http_body::Body for StrippingTrailers {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            (self.strip)(trailers);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

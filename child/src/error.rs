@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 
 use crate::{
@@ -142,6 +142,20 @@ pub enum ChildError {
         /// Where and why.
         #[source]
         source: serde_json::Error,
+    },
+    /// The answer is none that a request like this can have.
+    #[error("cluster {cluster}: the answer makes no sense: {message}")]
+    Protocol {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// What is wrong with it.
+        message: &'static str,
+    },
+    /// Requests of this method are not sent on.
+    #[error("{method} requests are not sent to clusters")]
+    Method {
+        /// The method.
+        method: Method,
     },
     /// The path of the request could reach something else than it says.
     #[error(transparent)]

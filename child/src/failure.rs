@@ -121,7 +121,7 @@ impl ChildError {
             Self::WrongCluster { .. } => Failure::WrongCluster,
             Self::Http { source, .. } => Failure::of_http(source),
             Self::Body { .. } => Failure::ConnectionLost,
-            Self::Json { .. } | Self::Status { .. } | Self::TooLong { .. } => Failure::NotServing,
+            Self::Json { .. } | Self::Status { .. } | Self::TooLong { .. } | Self::Protocol { .. } => Failure::NotServing,
             _ => Failure::Unreachable,
         }
     }

@@ -101,7 +101,8 @@ pub fn impersonation_headers(user: &UserInfo, identity: &Identity) -> Result<Hea
         headers.insert(UID_HEADER, value("uid", &user.uid)?);
     }
     for (key, values) in &user.extra {
-        if key.starts_with(BOUND_TOKEN_EXTRAS) && !identity.forward_system_groups {
+        // The case of a header's name is lost on the way.
+        if key.to_lowercase().starts_with(BOUND_TOKEN_EXTRAS) && !identity.forward_system_groups {
             continue;
         }
         let header = extra_header(key)?;
@@ -275,6 +276,8 @@ mod tests {
         );
         user.extra
             .insert("authentication.kubernetes.io/node-name".into(), vec!["n1".into()]);
+        user.extra
+            .insert("Authentication.Kubernetes.IO/pod-name".into(), vec!["p1".into()]);
         let sent = headers(&user, &Identity::default());
         assert_eq!(
             all(&sent, "impersonate-user"),

@@ -147,10 +147,5 @@ fn proxied_tail(path: &str) -> usize {
     path.len()
 }
 
-/// Whether the path is one of a `proxy` subresource, so that a program in the child answers.
-pub(crate) fn is_proxied(path: &str) -> bool {
-    proxied_tail(path) < path.len() || path.ends_with("/proxy")
-}
-
 #[cfg(test)]
 mod tests;

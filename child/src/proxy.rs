@@ -2,8 +2,15 @@
 //!
 //! What travels: method, path and query byte for byte, end-to-end headers, body and trailers in both directions, as they
 //! arrive. What does not: connection headers (RFC 9110 §7.6.1), the caller's own credentials and everything that claims an
-//! identity. Redirects are returned, not followed, with the root's prefix in their `Location`. Cookies travel in neither
-//! direction: they would be the hub's, and one child could read or set those of another.
+//! identity; neither do they in trailers. Redirects are returned, not followed, with the root's prefix in their `Location`.
+//! Cookies travel in neither direction: they would be the hub's, and one child could read or set those of another. The same
+//! goes for whatever else a browser keeps for a whole origin.
+//!
+//! `TRACE` and `CONNECT` do not travel. The answer to the first repeats what it was asked with, the hub's own credential
+//! among it; the second is for whoever is asked to forward bytes.
+//!
+//! A request with a [`RequestDeadline`] is a short one and goes with its like; all others may last, and go with the streams.
+//! A short one's answer is sent on once its body has begun ([`begun`]).
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -13,15 +20,28 @@ use http::{
     },
     uri::PathAndQuery,
 };
+use tokio::time::Instant;
 use umbra_apimachinery::user::UserInfo;
 
 use crate::{
-    body::Body,
+    body::{Body, Unbegun, begun, stripping_trailers},
     connection::{Child, Lane, RequestDeadline},
     error::ChildError,
     identity::{self, impersonation_headers},
     path, upgrade,
 };
+
+/// What speaks for a whole origin, beside cookies: its storage, its certificates, where faults are reported to, and which paths
+/// a program from a child may serve in a browser.
+const OF_ORIGINS: [&str; 7] = [
+    "clear-site-data",
+    "expect-ct",
+    "nel",
+    "public-key-pins",
+    "report-to",
+    "service-worker-allowed",
+    "set-cookie2",
+];
 
 /// How a request is sent on.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +51,7 @@ pub struct ProxyOptions {
 }
 
 /// Sends `request`, whose path begins at the child's own root, to `child` as `user`, and returns the response as it comes.
-/// A [`RequestDeadline`] in the request's extensions bounds the wait for the response headers.
+/// A [`RequestDeadline`] in the request's extensions bounds the wait for the response headers and the first piece of the body.
 ///
 /// # Errors
 ///
@@ -47,15 +67,32 @@ pub async fn forward(
     if upgrade::is_requested(request.headers()) {
         return upgrade::forward(child, request, impersonation, options).await;
     }
-    let lane = lane(&request);
+    let after = request.extensions().get::<RequestDeadline>().map(|deadline| deadline.0);
+    let until = after.map(|after| Instant::now() + after);
+    let lane = if after.is_some() { Lane::Requests } else { Lane::Streams };
     let outbound = outbound(request, impersonation)?;
     let response = child.send_on(lane, outbound).await?;
-    inbound(child, response, options)
+    let (parts, body) = inbound(child, response, options)?.into_parts();
+    let cluster = || child.name().clone();
+    let body = begun(body, until).await.map_err(|unbegun| match unbegun {
+        Unbegun::Broken(source) => ChildError::Body {
+            cluster: cluster(),
+            source,
+        },
+        Unbegun::Late => ChildError::Timeout {
+            cluster: cluster(),
+            after: after.unwrap_or_default(),
+        },
+    })?;
+    Ok(Response::from_parts(parts, body))
 }
 
 /// The request as the child gets it.
 pub(crate) fn outbound(request: Request<Body>, impersonation: HeaderMap) -> Result<Request<Body>, ChildError> {
     let (mut parts, body) = request.into_parts();
+    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+        return Err(ChildError::Method { method: parts.method });
+    }
     let path = path::normalise(parts.uri.path())?;
     if path != parts.uri.path() {
         let whole = match parts.uri.query() {
@@ -67,7 +104,10 @@ pub(crate) fn outbound(request: Request<Body>, impersonation: HeaderMap) -> Resu
     strip_connection_headers(&mut parts.headers);
     strip_callers_headers(&mut parts.headers);
     parts.headers.extend(impersonation);
-    let mut outbound = Request::new(body);
+    let mut outbound = Request::new(stripping_trailers(body, |trailers| {
+        strip_connection_headers(trailers);
+        strip_callers_headers(trailers);
+    }));
     *outbound.method_mut() = parts.method;
     *outbound.uri_mut() = parts.uri;
     *outbound.headers_mut() = parts.headers;
@@ -88,11 +128,15 @@ pub(crate) fn inbound(
             cluster: child.name().clone(),
         });
     }
-    let headers = response.headers_mut();
-    strip_connection_headers(headers);
-    for name in [SET_COOKIE, ALT_SVC, STRICT_TRANSPORT_SECURITY] {
-        headers.remove(name);
+    // Those that say something on the way are gone by now, and 101 is for who has asked for it.
+    if response.status().is_informational() {
+        return Err(ChildError::Protocol {
+            cluster: child.name().clone(),
+            message: "it changes the protocol, or never ends",
+        });
     }
+    let headers = response.headers_mut();
+    strip_childs_headers(headers);
     if let Some(location) = headers.get(LOCATION) {
         let rewritten = location
             .to_str()
@@ -103,7 +147,18 @@ pub(crate) fn inbound(
             headers.insert(LOCATION, rewritten);
         }
     }
-    Ok(response)
+    Ok(response.map(|body| stripping_trailers(body, strip_childs_headers)))
+}
+
+/// Removes what concerns one connection alone, and what a browser would keep for the whole hub.
+fn strip_childs_headers(headers: &mut HeaderMap) {
+    strip_connection_headers(headers);
+    for name in [SET_COOKIE, ALT_SVC, STRICT_TRANSPORT_SECURITY] {
+        headers.remove(name);
+    }
+    for name in OF_ORIGINS {
+        headers.remove(name);
+    }
 }
 
 /// A location below the child's API, as one below the root; `None` when it is somewhere else, or relative.
@@ -173,44 +228,6 @@ pub(crate) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .filter(|token| !token.is_empty())
-}
-
-/// Which connections the request uses: what kube-apiserver considers long-running goes with the streams
-/// (`BasicLongRunningRequestCheck`: verbs watch and proxy; subresources attach, exec, proxy, log, portforward).
-fn lane<B>(request: &Request<B>) -> Lane {
-    let path = request.uri().path();
-    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let streaming_subresource = matches!(
-        segments.as_slice(),
-        [
-            "api",
-            "v1",
-            "namespaces",
-            _,
-            "pods",
-            _,
-            "attach" | "exec" | "portforward"
-        ]
-    );
-    let legacy_watch = matches!(
-        segments.as_slice(),
-        ["api", _, "watch", ..] | ["apis", _, _, "watch", ..]
-    );
-    let log = matches!(segments.as_slice(), ["api", "v1", "namespaces", _, "pods", _, "log"]);
-    let get = *request.method() == Method::GET;
-    let long = streaming_subresource
-        || path::is_proxied(path)
-        || get && (legacy_watch || log || is_true(request.uri().query(), "watch"));
-    if long { Lane::Streams } else { Lane::Requests }
-}
-
-/// A query parameter as Kubernetes reads booleans (`runtime.Convert_Slice_string_To_bool`): present and neither `0` nor
-/// `false`.
-fn is_true(query: Option<&str>, name: &str) -> bool {
-    query.unwrap_or_default().split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then(|| value != "0" && !value.eq_ignore_ascii_case("false"))
-    }) == Some(true)
 }
 
 #[cfg(test)]
@@ -290,30 +307,6 @@ mod tests {
             ]
         );
         assert_eq!(all["sec-websocket-protocol"], "v5.channel.k8s.io");
-    }
-
-    #[test]
-    fn requests_are_told_from_streams() {
-        for (uri, method, wanted) in [
-            ("/api/v1/pods", Method::GET, Lane::Requests),
-            ("/api/v1/pods?watch=true", Method::GET, Lane::Streams),
-            ("/api/v1/pods?limit=1&watch", Method::GET, Lane::Streams),
-            ("/api/v1/pods?watch=1", Method::GET, Lane::Streams),
-            ("/api/v1/pods?watch=false", Method::GET, Lane::Requests),
-            ("/api/v1/pods?watch=true", Method::DELETE, Lane::Requests),
-            ("/apis/apps/v1/watch/deployments", Method::GET, Lane::Streams),
-            (
-                "/api/v1/namespaces/a/pods/b/log?follow=true",
-                Method::GET,
-                Lane::Streams,
-            ),
-            ("/api/v1/namespaces/a/pods/b/exec", Method::POST, Lane::Streams),
-            ("/api/v1/namespaces/a/services/b/proxy/x", Method::POST, Lane::Streams),
-            ("/api/v1/namespaces/watch/configmaps/log", Method::GET, Lane::Requests),
-        ] {
-            let request = Request::builder().method(method).uri(uri).body(()).expect("a request");
-            assert_eq!(lane(&request), wanted, "{uri}");
-        }
     }
 
     #[test]

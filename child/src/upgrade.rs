@@ -4,6 +4,10 @@
 //! same 101 and both byte streams are joined; anything else is relayed like any response. Nothing in between understands
 //! what is said.
 //!
+//! For this reason nobody changes to a protocol in which requests could be made (`h2c`, `TLS/1.0`, `HTTP/2.0`): those would go
+//! to the child by the hub's connection, as the hub, and nobody would look at them. A request that asks for nothing else is an
+//! ordinary one.
+//!
 //! An end of stream is passed on as one. After the first, the other direction goes on as long as bytes move, and ends after
 //! [`DRAIN`] without any: peers that never close their side would otherwise keep sessions for ever, and cutting at the
 //! first end, as Go's `UpgradeAwareHandler` does, loses the last output.
@@ -54,10 +58,22 @@ impl std::fmt::Debug for HeldBySession {
     }
 }
 
-/// Whether a request asks for another protocol.
+/// Protocols that carry requests, without their versions (IANA's registry of upgrade tokens).
+const CARRY_REQUESTS: [&str; 5] = ["h2", "h2c", "h3", "http", "tls"];
+
+/// The protocols that are named, but those that carry requests.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    tokens(headers, &UPGRADE).filter(|protocol| {
+        let name = protocol.split('/').next().unwrap_or_default().trim();
+        !CARRY_REQUESTS.iter().any(|one| name.eq_ignore_ascii_case(one))
+    })
+}
+
+/// Whether a request asks for another protocol that it may get.
 #[must_use]
 pub fn is_requested(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+    protocols(headers).next().is_some()
+        && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
 /// Removes the caller's token from the subprotocols.
@@ -87,11 +103,8 @@ pub(crate) async fn forward(
     }
     let caller = hyper::upgrade::on(&mut request);
     let held = request.extensions_mut().remove::<HeldBySession>();
-    let protocol = request
-        .headers()
-        .get(UPGRADE)
-        .cloned()
-        .ok_or(ChildError::NotUpgradable)?;
+    let asked: Vec<String> = protocols(request.headers()).map(str::to_owned).collect();
+    let protocol = HeaderValue::from_str(&asked.join(", ")).map_err(http::Error::from)?;
     let mut outbound = proxy::outbound(request, impersonation)?;
     outbound
         .headers_mut()
@@ -102,6 +115,13 @@ pub(crate) async fn forward(
         return proxy::inbound(child, response, options);
     }
     let upgrade = response.headers().get(UPGRADE).cloned();
+    let is_asked_for = |protocol: &str| asked.iter().any(|one| one.eq_ignore_ascii_case(protocol));
+    if !tokens(response.headers(), &UPGRADE).all(is_asked_for) {
+        return Err(ChildError::Protocol {
+            cluster: Arc::clone(child.name()),
+            message: "it changes to a protocol that it was not asked for",
+        });
+    }
     let slot = response.extensions_mut().remove::<UpgradeSlot>();
     let peer = hyper::upgrade::on(&mut response);
     let cancel = child.cancellation().clone();

@@ -68,6 +68,7 @@ pub fn child_status(error: &ChildError) -> Status {
             code, message, body, ..
         } => answered(*code, body, message),
         ChildError::Identity(_) => failure(Reason::Forbidden),
+        ChildError::Method { .. } => failure(Reason::MethodNotAllowed),
         ChildError::Path(_) | ChildError::Request(_) | ChildError::NotUpgradable => failure(Reason::BadRequest),
         ChildError::Unreachable { cluster, since, reason } => unreachable(cluster, &since.to_string(), reason),
         ChildError::Connect { cluster, .. } | ChildError::WrongCluster { cluster, .. } => {
@@ -84,6 +85,7 @@ pub fn child_status(error: &ChildError) -> Status {
         | ChildError::CredentialsRefused { cluster }
         | ChildError::Http { cluster, .. }
         | ChildError::Body { cluster, .. }
+        | ChildError::Protocol { cluster, .. }
         | ChildError::TooLong { cluster, .. }
         | ChildError::Json { cluster, .. } => about(failure(Reason::BadGateway), cluster),
         _ => Status::internal(error),

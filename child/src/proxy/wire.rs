@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -68,6 +68,54 @@ async fn api(mut request: Request<Incoming>) -> Response<Body> {
             let broken = futures::stream::once(async { Err(std::io::Error::other("broken")) });
             Response::new(boxed(StreamBody::new(first.chain(broken))))
         }
+        "/breaks-at-once" => {
+            // What is in front of the turn is sent.
+            let broken = futures::stream::once(async {
+                tokio::task::yield_now().await;
+                Err::<Frame<Bytes>, _>(std::io::Error::other("broken"))
+            });
+            Response::new(boxed(StreamBody::new(Box::pin(broken))))
+        }
+        "/breaks-later" => {
+            let first = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"begin")))]);
+            let broken = futures::stream::once(async {
+                tokio::task::yield_now().await;
+                Err(std::io::Error::other("broken"))
+            });
+            Response::new(boxed(StreamBody::new(first.chain(Box::pin(broken)))))
+        }
+        "/unasked" => {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response
+        }
+        "/of-the-origin" => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("set-cookie", HeaderValue::from_static("a=b"));
+            trailers.insert("x-sum", HeaderValue::from_static("1"));
+            let frames = [
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
+                Ok(Frame::trailers(trailers)),
+            ];
+            let mut response = Response::new(boxed(StreamBody::new(futures::stream::iter(frames))));
+            for (name, value) in [
+                ("set-cookie", "a=b"),
+                ("clear-site-data", "*"),
+                ("service-worker-allowed", "/"),
+                ("trailer", "set-cookie, x-sum"),
+                ("content-security-policy", "sandbox"),
+            ] {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            response
+        }
+        "/names" => {
+            let mut names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
+            let read = request.into_body().collect().await.expect("read");
+            let trailers = read.trailers().into_iter().flat_map(HeaderMap::keys);
+            names.extend(trailers.map(|name| format!("{name} behind the body")));
+            Response::new(full(names.join("\n")))
+        }
         "/exec" => {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio_util::task::TaskTracker::new().spawn(async move {
@@ -107,6 +155,11 @@ async fn hub(child: Child) -> (Server, Sessions) {
             let held = Arc::new(());
             seen.lock().push(Arc::downgrade(&held));
             request.extensions_mut().insert(HeldBySession(held));
+            if request.uri().query() != Some("lasts") {
+                request
+                    .extensions_mut()
+                    .insert(RequestDeadline(Duration::from_secs(20)));
+            }
             let jane = UserInfo::new("jane", ["dev"]);
             match forward(&child, request.map(boxed), &jane, &ProxyOptions::default()).await {
                 Ok(response) => response,
@@ -217,6 +270,110 @@ async fn a_body_that_breaks_off_does_not_look_whole() {
         assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
         assert!(!answer.ends_with(b"0\r\n\r\n"), "{} bytes look like all", answer.len());
     }
+}
+
+/// Sends the bytes of a request and reads what comes until the connection ends.
+async fn answered(hub: &Server, request: &str) -> String {
+    let mut io = connect(hub).await;
+    io.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = Vec::new();
+    // An end that is no clean one is one all the same.
+    let _ = soon(io.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_an_error_before_it_begins_and_broken_after() {
+    let item = Item::open("children.proxying.reset");
+    for speaks in [Speaks::default(), HTTP1] {
+        let server = Server::start(speaks, api).await;
+        let (hub, _) = hub(Child::new(server.config()).expect("a child")).await;
+        for _ in 0..20 {
+            let answer = answered(&hub, &get("/breaks-at-once")).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+            assert!(answer.contains("cluster "), "it names the cluster: {answer}");
+        }
+    }
+    // A reset of HTTP/2 may overtake what is in front of it.
+    let server = Server::start(HTTP1, api).await;
+    let (hub, _) = hub(Child::new(server.config()).expect("a child")).await;
+    for path in ["/breaks-later", "/breaks-later?lasts"] {
+        let answer = answered(&hub, &get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(answer.ends_with("begin\r\n"), "{answer:?}");
+    }
+    item.pass("reset before the body: 502; later: the answer is cut; over HTTP/2 and HTTP/1.1");
+}
+
+#[tokio::test]
+async fn what_speaks_for_the_hub_or_its_connections_does_not_travel() {
+    for speaks in [Speaks::default(), HTTP1] {
+        let server = Server::start(speaks, api).await;
+        let child = Child::new(server.config()).expect("a child");
+        let (hub, _) = hub(child.clone()).await;
+        let answer = answered(&hub, &get("/of-the-origin").replace("Host", "TE: trailers\r\nHost")).await;
+        assert!(answer.contains("content-security-policy: sandbox\r\n"), "{answer}");
+        assert!(answer.ends_with("x-sum: 1\r\n\r\n"), "{answer}");
+        for name in ["set-cookie:", "clear-site-data:", "service-worker-allowed:"] {
+            assert!(!answer.contains(name), "{answer}");
+        }
+        let upload = "POST /names HTTP/1.1\r\nHost: hub\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+             Trailer: x-sum, impersonate-user, authorization\r\n\r\n\
+             0\r\nx-sum: 1\r\nImpersonate-User: admin\r\nAuthorization: Bearer x\r\n\r\n";
+        let answer = answered(&hub, upload).await;
+        assert!(answer.contains("x-sum behind the body"), "{answer}");
+        assert_eq!(answer.matches("behind the body").count(), 1, "{answer}");
+        for method in [Method::TRACE, Method::CONNECT] {
+            let request = Request::builder().method(&method).uri("/names").body(empty());
+            let jane = UserInfo::new("jane", ["dev"]);
+            let sent = soon(forward(
+                &child,
+                request.expect("a request"),
+                &jane,
+                &ProxyOptions::default(),
+            ))
+            .await;
+            assert!(matches!(sent, Err(ChildError::Method { .. })), "{sent:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_changes_to_a_protocol_that_carries_requests() {
+    for speaks in [Speaks::default(), HTTP1] {
+        let server = Server::start(speaks, api).await;
+        let (hub, _) = hub(Child::new(server.config()).expect("a child")).await;
+        for protocol in ["h2c", "H2C", "TLS/1.0", "HTTP/2.0, h2c"] {
+            let request = format!(
+                "GET /names HTTP/1.1\r\nHost: hub\r\nConnection: close, Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
+                 HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+            );
+            let answer = answered(&hub, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert!(
+                !answer.contains("upgrade") && !answer.contains("http2-settings"),
+                "{answer}"
+            );
+        }
+        let mixed = "GET /names HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n";
+        let mut io = connect(&hub).await;
+        io.write_all(mixed.as_bytes()).await.expect("written");
+        assert!(read_until(&mut io, "upgrade").await.contains("upgrade"));
+        // The child changes to something else than was asked for, and where nothing was.
+        let other = "POST /exec HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: h2c, websocket\r\n\r\n";
+        let mut io = connect(&hub).await;
+        io.write_all(other.as_bytes()).await.expect("written");
+        let answer = read_until(&mut io, "not asked for").await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    }
+    let server = Server::start(HTTP1, api).await;
+    let (hub, _) = hub(Child::new(server.config()).expect("a child")).await;
+    let answer = answered(&hub, &get("/unasked")).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
 }
 
 #[tokio::test]
