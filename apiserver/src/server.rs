@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
+use umbra_child::Tracked;
 
 use crate::filters::{Connection, PeerCertificates};
 use crate::service::ApiServer;
@@ -313,7 +314,7 @@ impl Connections {
             }
             api.clone().call(request)
         });
-        let builder = builder(Tracked(self.tasks.clone()), self.options);
+        let builder = builder(Tracked::new(self.tasks.clone()), self.options);
         let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let result = tokio::select! {
             result = served.as_mut() => result,
@@ -360,18 +361,4 @@ fn builder(executor: Tracked, options: ServerOptions) -> auto::Builder<Tracked> 
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
-}
-
-/// Runs the streams of HTTP/2 connections where shutting down waits for them.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
 }

@@ -28,6 +28,7 @@ mod path;
 mod pool;
 pub mod proxy;
 mod raw;
+mod tasks;
 mod tls;
 mod transport;
 pub mod tunnel;
@@ -51,5 +52,6 @@ pub use self::{
     manager::{Children, Health, ProbeConfig},
     path::{InvalidPath, normalise},
     raw::Lines,
+    tasks::Tracked,
     transport::{Connected, Connector, DirectConnector, Io, Preferred, Protocol},
 };

@@ -25,6 +25,7 @@ use crate::{
     connection::Child,
     error::ChildError,
     pool::HEADER_LIMIT,
+    tasks::Tracked,
     transport::Io,
 };
 
@@ -211,7 +212,7 @@ async fn serve_http(stream: Stream, child: Child, stop: &CancellationToken) {
         async move { Ok::<_, Infallible>(requests::answer(&child, request).await) }
     });
     let tasks = TaskTracker::new();
-    let builder = builder(Tracked(tasks.clone()));
+    let builder = builder(Tracked::new(tasks.clone()));
     let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = served.as_mut() => result,
@@ -243,18 +244,4 @@ fn builder(executor: Tracked) -> auto::Builder<Tracked> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(REQUESTS as usize);
     builder
-}
-
-/// Runs the streams of HTTP/2 connections where the end of a tunnel waits for them.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(future);
-    }
 }
