@@ -3,6 +3,16 @@
 //! A child that cannot be reached is 503, one that does not answer in time 504, and one whose answer, or whose relation
 //! to the hub, makes no sense 502. Each names the cluster in `details`, because the person who reads it may be working
 //! with hundreds. What a child itself answers is relayed as it is.
+//!
+//! `Retry-After` is said where the hub knows that waiting helps, and nowhere else. Clients of Kubernetes take it for an order:
+//! they send *any* request again that was answered with it and 429 or 5xx, writes too, up to ten times, and show nothing of the
+//! reason meanwhile (`client-go/rest/with_retry.go`, `request.go`). So
+//!
+//! * 429 has it: the request was not sent, and others will end;
+//! * 503 has it while the hub is about to connect to the child, or to connect anew: the request was not sent either;
+//! * 503 has none where the child does not answer. The hub asks it again every 10 s, but does not know when it will be back, and
+//!   one command of kubectl, which asks for several things, would be silent for minutes;
+//! * 502 and 504 have none: the child may have done what was asked for, and would do it again.
 
 use http::StatusCode;
 use umbra_apimachinery::gvk::GroupResource;
@@ -11,9 +21,7 @@ use umbra_child::ChildError;
 
 use crate::child_documents::DocumentError;
 
-/// When to try again what may well go through the next time, in seconds. A child that does not answer gets no such advice:
-/// clients of Kubernetes would follow it up to ten times for each request before they show the reason to anybody
-/// (`client-go/rest/with_retry.go`), so that one kubectl command takes minutes.
+/// When to try again what may well go through the next time, in seconds.
 const RETRY_SECONDS: u32 = 1;
 
 /// The resource of clusters.
@@ -42,13 +50,28 @@ pub fn unreachable(cluster: &str, since: &str, reason: &str) -> Status {
     about(Status::failure(Reason::ServiceUnavailable, message), cluster)
 }
 
-/// 503 for a cluster that the hub has no connection to.
+/// 503 for a cluster that the hub has no connection to yet, and nothing is known that keeps it from connecting: a moment after
+/// the cluster was joined, or the hub started.
 #[must_use]
 pub fn not_connected(cluster: &str) -> Status {
     let message = format!(
         "the hub has no connection to cluster \"{cluster}\"; the conditions of its ManagedCluster say why, if it does not come up"
     );
-    about(Status::failure(Reason::ServiceUnavailable, message), cluster)
+    about(Status::failure(Reason::ServiceUnavailable, message), cluster).retry_after(RETRY_SECONDS)
+}
+
+/// 502 for an answer that cannot be used.
+#[must_use]
+pub fn unusable(cluster: &str, why: impl std::fmt::Display) -> Status {
+    let message = format!("cluster {cluster}: {why}");
+    about(Status::failure(Reason::BadGateway, message), cluster)
+}
+
+/// 504 for an answer that did not end in time.
+#[must_use]
+pub fn too_late(cluster: &str) -> Status {
+    let message = format!("cluster {cluster}: the answer took too long");
+    about(Status::failure(Reason::Timeout, message), cluster)
 }
 
 /// 403 for a write to a cluster whose `spec.access` is `ReadOnly`.
@@ -155,25 +178,68 @@ fn reason_of(code: StatusCode) -> Option<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use umbra_child::Failure;
     use umbra_child::identity::IdentityError;
 
     #[test]
     fn errors_say_which_cluster_and_whether_to_try_again() {
-        let closed = child_status(&ChildError::Closed { cluster: "east".into() });
-        assert_eq!(closed.code, 503);
-        let details = closed.details.unwrap();
-        assert_eq!(
-            (details.name.as_str(), details.retry_after_seconds),
-            ("east", RETRY_SECONDS)
-        );
-        let unreachable = unreachable("east", "noon", "no answer");
-        assert_eq!(
-            (unreachable.code, unreachable.details.unwrap().retry_after_seconds),
-            (503, 0)
-        );
-        let refused = child_status(&ChildError::CredentialsRefused { cluster: "east".into() });
-        assert_eq!(refused.code, 502);
+        let cluster = || "east".into();
+        let connect = ChildError::Connect {
+            cluster: cluster(),
+            server: "east:6443".into(),
+            reason: "connection refused".into(),
+            failure: Failure::ConnectionRefused,
+        };
+        let given_up = ChildError::Unreachable {
+            cluster: cluster(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            reason: "no answer".into(),
+        };
+        let late = ChildError::Timeout {
+            cluster: cluster(),
+            after: Duration::from_secs(60),
+        };
+        let broken = ChildError::Body {
+            cluster: cluster(),
+            source: "reset".into(),
+        };
+        let nonsense = ChildError::Protocol {
+            cluster: cluster(),
+            message: "it is none",
+        };
+        let busy = ChildError::Busy {
+            cluster: cluster(),
+            limit: 400,
+        };
+        for (status, code, seconds) in [
+            (child_status(&busy), 429, 1),
+            (child_status(&ChildError::Closed { cluster: cluster() }), 503, 1),
+            (not_connected("east"), 503, 1),
+            (unreachable("east", "noon", "no answer"), 503, 0),
+            (child_status(&given_up), 503, 0),
+            (child_status(&connect), 503, 0),
+            (child_status(&late), 504, 0),
+            (too_late("east"), 504, 0),
+            (child_status(&broken), 502, 0),
+            (child_status(&nonsense), 502, 0),
+            (
+                child_status(&ChildError::CredentialsRefused { cluster: cluster() }),
+                502,
+                0,
+            ),
+            (unusable("east", "no JSON"), 502, 0),
+        ] {
+            assert_eq!(status.code, code, "{status}");
+            let details = status.details.as_ref().expect("details");
+            let told = (details.name.as_str(), details.retry_after_seconds);
+            assert_eq!(told, ("east", seconds), "{status}");
+        }
         assert_eq!(child_status(&IdentityError::Anonymous.into()).code, 403);
+        let method = ChildError::Method {
+            method: http::Method::TRACE,
+        };
+        assert_eq!(child_status(&method).code, 405);
     }
 
     #[test]

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Response, StatusCode};
 use serde_json::Value;
-use umbra_apimachinery::status::{Reason, Status};
+use umbra_apimachinery::status::Status;
 use umbra_child::{collect, full};
 
+use crate::child_errors::unusable;
 use crate::resource::Body;
 
 /// The longest document that is rewritten, in bytes. The index of OpenAPI of a cluster with 200 groups has 40 KiB.
@@ -53,11 +54,10 @@ impl Document {
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
-        let failed = |why: &str| Status::failure(Reason::BadGateway, format!("cluster {cluster}: {why}"));
         let body = collect(body, LONGEST)
             .await
-            .map_err(|error| failed(&format!("the answer broke off: {error}")))?
-            .ok_or_else(|| failed("the answer is too long"))?;
+            .map_err(|error| unusable(cluster, format_args!("the answer broke off: {error}")))?
+            .ok_or_else(|| unusable(cluster, "the answer is too long"))?;
         let body = self.rewritten(&body, prefix, server).unwrap_or(body);
         parts.headers.remove(CONTENT_LENGTH);
         Ok(Response::from_parts(parts, full(body)))

@@ -11,7 +11,7 @@ use umbra_child::proxy::{self, ProxyOptions};
 use super::exchange::escape;
 use super::resource::ViewResource;
 use super::target::Target;
-use crate::child_errors::{child_status, not_connected, read_only};
+use crate::child_errors::{child_status, read_only};
 use crate::request::RequestContext;
 use crate::resource::Body;
 
@@ -30,8 +30,7 @@ impl ViewResource {
         if !reads_log && self.services.is_read_only(&target.cluster) {
             return Err(read_only(&target.cluster));
         }
-        let child = self.services.children.get(&target.cluster);
-        let child = child.ok_or_else(|| not_connected(&target.cluster))?;
+        let child = self.services.child(&target.cluster)?;
         let uri = rename(request.uri(), info, &target.name)
             .ok_or_else(|| Status::bad_request("the path of the request cannot be sent on"))?;
         *request.uri_mut() = uri;

@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupVersionResource;
-use umbra_apimachinery::status::{Reason, Status};
+use umbra_apimachinery::status::Status;
 use umbra_child::proxy::{self, ProxyOptions};
 use umbra_child::{RequestDeadline, collect, full};
 
 use super::services::ViewServices;
-use crate::child_errors::{answered, child_status, not_connected};
+use crate::child_errors::{answered, child_status, too_late, unusable};
 use crate::request::RequestContext;
 
 /// The longest answer that is read into memory, in bytes: about 40,000 objects of the size of a pod.
@@ -113,7 +113,7 @@ impl ViewServices {
         patience: Duration,
     ) -> Result<Answer, Status> {
         let deadline = context.deadline.min(Instant::now() + patience);
-        let child = self.children.get(cluster).ok_or_else(|| not_connected(cluster))?;
+        let child = self.child(cluster)?;
         let request = asked.request(context, deadline).map_err(|error| {
             Status::bad_request(format!("the request cannot be sent to cluster {cluster}: {error}"))
         })?;
@@ -126,11 +126,10 @@ impl ViewServices {
         let code = response.status();
         relay_warnings(context, response.headers());
         let body = tokio::time::timeout_at(deadline, collect(response.into_body(), LONGEST_ANSWER)).await;
-        let broken = |why: &str| Status::failure(Reason::BadGateway, format!("cluster {cluster}: {why}"));
         let body = body
-            .map_err(|_| Status::failure(Reason::Timeout, format!("cluster {cluster}: the answer took too long")))?
-            .map_err(|error| broken(&format!("the answer broke off: {error}")))?
-            .ok_or_else(|| broken("the answer is too long"))?;
+            .map_err(|_| too_late(cluster))?
+            .map_err(|error| unusable(cluster, format_args!("the answer broke off: {error}")))?
+            .ok_or_else(|| unusable(cluster, "the answer is too long"))?;
         if code.is_success() {
             return Ok(Answer { code, body });
         }

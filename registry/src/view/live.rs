@@ -22,6 +22,7 @@ use super::resource::ViewResource;
 use super::selection::ViewSelection;
 use super::sight::{Authority, Sight, allows_collection};
 use super::target::Target;
+use crate::child_errors::unusable;
 use crate::copies::translate::to_view;
 use crate::request::{ListOptions, RequestContext};
 use crate::resource::{Object, ObjectList, Row};
@@ -247,10 +248,7 @@ fn namespaces_of(visible: &Visibility, name: Option<&str>) -> Option<BTreeSet<St
 
 /// 502 for an answer that makes no sense.
 pub(super) fn malformed(cluster: &str, error: &dyn std::fmt::Display) -> Status {
-    Status::failure(
-        Reason::BadGateway,
-        format!("the answer of cluster {cluster} cannot be read: {error}"),
-    )
+    unusable(cluster, format_args!("the answer cannot be read: {error}"))
 }
 
 /// Objects as a child sent them, and how it prints them.

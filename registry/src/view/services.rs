@@ -6,12 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use umbra_api::cluster::{Access, ManagedCluster};
-use umbra_child::{Children, Health};
+use umbra_apimachinery::status::Status;
+use umbra_child::{Child, Children, Health};
 use umbra_storage::Revision;
 
 use super::memory::Memory;
 use super::shape::{Member, Shape};
 use crate::child_documents::ChildDocuments;
+use crate::child_errors::{not_connected, unreachable};
 use crate::copies::cache::Copies;
 use crate::copies::catalog::Catalog;
 use crate::copies::policy::ChildPolicies;
@@ -140,6 +142,18 @@ impl ViewServices {
             Some(Health::Reachable) => None,
             Some(Health::Unknown) | None => directory::unreachable_since(&*self.cluster(cluster)?),
         }
+    }
+
+    /// What reaches a cluster.
+    ///
+    /// # Errors
+    /// 503 where there is nothing yet, or cannot be.
+    pub(super) fn child(&self, cluster: &str) -> Result<Child, Status> {
+        let child = self.children.get(cluster);
+        child.ok_or_else(|| match self.unreachable_since(cluster) {
+            Some((since, reason)) => unreachable(cluster, &since, &reason),
+            None => not_connected(cluster),
+        })
     }
 
     /// Warns of each of these clusters that cannot be reached.
