@@ -90,7 +90,11 @@ impl Aggregated {
     }
 
     /// Starts a hub cluster called `name` with umbra behind it, whose replicas get these flags, and no children.
-    pub(crate) fn start(programs: &Programs, name: &str, flags: &'static [&'static str]) -> Self {
+    ///
+    /// # Panics
+    /// Where it does not become ready.
+    #[must_use]
+    pub fn start(programs: &Programs, name: &str, flags: &'static [&'static str]) -> Self {
         let cluster = Cluster::start(programs, name);
         let kubectl = cluster.kubectl();
         for file in MANIFESTS {

@@ -18,6 +18,7 @@
 //! `$E2E_DIR/e2e-*` until the next run.
 
 pub mod aggregated;
+pub mod altered;
 pub mod any_hub;
 pub mod cluster;
 pub mod cluster_log;

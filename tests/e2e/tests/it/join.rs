@@ -1,6 +1,14 @@
 //! `umbra join` and `umbra leave`: any cluster of a kubeconfig becomes a child, with any credential, and leaves nothing
 //! behind.
 
+mod agents;
+mod approval;
+mod audit;
+mod checks;
+mod leave;
+mod scene;
+mod version;
+
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment;
 use umbra_e2e::identity::{self, Context, Credential};
@@ -73,7 +81,23 @@ fn every_kind_of_credential_joins_and_leaves_nothing_behind() {
     let hub_secrets = || sorted_lines(&hub.root().ok("get secrets -A -o name"));
     let secrets_before = hub_secrets();
     for (kind, kubeconfig) in &credentials {
-        let joined = hub.join("guest", &spare.name, kubeconfig).expect_success();
+        let (file, hub_file) = (kubeconfig.to_string_lossy(), hub.kubeconfig());
+        let mut command = vec![
+            "join",
+            "guest",
+            "--context",
+            &spare.name,
+            "--kubeconfig",
+            &file,
+            "--hub-kubeconfig",
+        ];
+        let hub_file = hub_file.to_string_lossy();
+        command.push(&hub_file);
+        if *kind == "exec" {
+            // What a hub behind a kube-apiserver has to be told, too.
+            command.push("--allow-exec-credentials");
+        }
+        let joined = hub.umbra(&command).expect_success();
         hub.wait_for_child("guest");
         let listed = hub.root().ok("get managedclusters");
         assert!(

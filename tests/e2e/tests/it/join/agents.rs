@@ -1,0 +1,141 @@
+//! A hub, a cluster that joins it by tunnel, and agents that run beside the cluster as what its manifest lets them.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use umbra_e2e::any_hub::AnyHub as _;
+use umbra_e2e::cluster::Cluster;
+use umbra_e2e::environment::{self, Programs};
+use umbra_e2e::hub::{Hub, umbra};
+use umbra_e2e::identity::{self, Context, Credential};
+use umbra_e2e::kubectl::Outcome;
+use umbra_e2e::process::Process;
+
+use super::scene::GUEST;
+
+pub(super) struct Agents<'a> {
+    programs: &'a Programs,
+    pub(super) hub: Hub,
+    pub(super) cluster: &'a Cluster,
+    folder: PathBuf,
+}
+
+/// An agent that answers probes.
+pub(super) struct Agent {
+    pub(super) process: Process,
+    port: u16,
+}
+
+impl<'a> Agents<'a> {
+    pub(super) fn new(programs: &'a Programs, cluster: &'a Cluster) -> Self {
+        Self {
+            programs,
+            hub: Hub::start(programs, &[]),
+            cluster,
+            folder: environment::folder("agents"),
+        }
+    }
+
+    /// `umbra join guest --tunnel` with flags.
+    #[track_caller]
+    pub(super) fn join(&self, flags: &[&str]) -> Outcome {
+        let kubeconfig = self.hub.kubeconfig();
+        let hub = [
+            "join",
+            GUEST,
+            "--tunnel",
+            "--hub-kubeconfig",
+            &kubeconfig.to_string_lossy(),
+        ];
+        self.hub.umbra(&[hub.as_slice(), flags].concat())
+    }
+
+    /// The same, and applies what was printed.
+    #[track_caller]
+    pub(super) fn join_and_apply(&self, flags: &[&str]) {
+        let manifest = self.join(flags).expect_success();
+        let kubectl = self.cluster.kubectl();
+        kubectl.ok_with(&manifest, "apply --server-side -f -");
+        let token = kubectl.ok("create token umbra-agent -n umbra-agent --duration=2h");
+        let authority = identity::authority(self.cluster.folder());
+        identity::write_kubeconfig(
+            &self.folder.join("kubeconfig"),
+            &[Context {
+                name: "own",
+                server: self.cluster.server().to_owned(),
+                authority_pem: authority.certificate_pem(),
+                credential: &Credential::Token(token.trim().to_owned()),
+            }],
+        );
+        let bootstrap = kubectl.path("secret umbra-agent-bootstrap -n umbra-agent", "{.data.token}");
+        let bootstrap = base64::engine::general_purpose::STANDARD
+            .decode(bootstrap)
+            .expect("base64");
+        std::fs::write(self.folder.join("token"), bootstrap).expect("written");
+    }
+
+    /// Another token, which agents find where the one before was.
+    #[track_caller]
+    pub(super) fn another_token(&self) {
+        let token = self.join(&["--token-only"]).expect_success();
+        std::fs::write(self.folder.join("token"), token.trim()).expect("written");
+    }
+
+    /// An agent as the manifest runs it, but for where.
+    pub(super) fn agent(&self) -> Agent {
+        let port = environment::free_port();
+        let mut command = umbra(self.programs);
+        command
+            .args(["agent", "--hub", &self.hub.url(), "--cluster", GUEST, "--hub-ca-file"])
+            .arg(self.hub.folder().join("ca.crt"))
+            .arg("--bootstrap-token-file")
+            .arg(self.folder.join("token"))
+            .arg("--kubeconfig")
+            .arg(self.folder.join("kubeconfig"))
+            .args(["--state-secret", "umbra-agent/umbra-agent-identity"])
+            .args(["--health-port", &port.to_string()]);
+        Agent {
+            process: Process::start_logged(command, &self.folder.join("agent.log")),
+            port,
+        }
+    }
+
+    /// `umbra VERB guest` or another name.
+    #[track_caller]
+    pub(super) fn decide(&self, verb: &str, name: &str) -> Outcome {
+        let kubeconfig = self.hub.kubeconfig();
+        self.hub
+            .umbra(&[verb, name, "--hub-kubeconfig", &kubeconfig.to_string_lossy()])
+    }
+
+    /// `umbra leave guest` with flags.
+    #[track_caller]
+    pub(super) fn leave(&self, flags: &[&str]) -> Outcome {
+        let kubeconfig = self.hub.kubeconfig();
+        let leave = ["leave", GUEST, "--hub-kubeconfig", &kubeconfig.to_string_lossy()];
+        self.hub.umbra(&[leave.as_slice(), flags].concat())
+    }
+}
+
+impl Agent {
+    /// What a probe of the kubelet gets: the code and the text.
+    pub(super) fn probe(&self, path: &str) -> String {
+        let answer = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: pod\r\n\r\n").as_bytes())?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        match answer() {
+            Ok(text) => {
+                let code = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+                format!("{code} {body}")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A cluster with a tunnel leaves, and its agent with it.
+
+use umbra_e2e::any_hub::AnyHub as _;
+use umbra_e2e::wait;
+use umbra_e2e::world::World;
+use umbra_show::Item;
+
+use super::agents::Agents;
+use super::scene::GUEST;
+use super::{difference, inventory};
+use crate::fleet::placement;
+
+const NAMESPACE: &str = "left";
+
+#[test]
+fn a_tunnelled_cluster_takes_its_agent_with_it() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("children.leave");
+    let spare = World::spare();
+    let direct = spare.kubectl();
+    direct.ok(["create", "namespace", NAMESPACE]);
+    wait::until("the namespace is complete", wait::DEADLINE, || {
+        let there = direct
+            .namespace(NAMESPACE)
+            .run("get configmap kube-root-ca.crt serviceaccount/default");
+        match direct
+            .namespace(NAMESPACE)
+            .run("get configmap/kube-root-ca.crt serviceaccount/default")
+            .succeeded()
+        {
+            true => Ok(()),
+            false => Err(there.to_string()),
+        }
+    });
+    let before = inventory(&spare);
+    let agents = Agents::new(world.programs, &spare);
+    let nothing_left = |how: &str| {
+        wait::until(&format!("{how}: nothing is left"), wait::DEADLINE, || {
+            let after = inventory(&spare);
+            match after == before {
+                true => Ok(()),
+                false => Err(difference(&before, &after)),
+            }
+        });
+        assert_eq!(
+            agents.hub.root().ok("get managedclusters,clusterjoinrequests -o name"),
+            "",
+            "{how}"
+        );
+    };
+
+    // Through the tunnel, with something that a fleet goes on placing.
+    agents.join_and_apply(&[]);
+    let mut agent = agents.agent();
+    agents.hub.wait_for_child(GUEST);
+    let fleet = agents.hub.fleet().namespace(NAMESPACE);
+    fleet.ok(["create", "namespace", NAMESPACE]);
+    fleet.ok("create configmap placed --from-literal=a=b");
+    fleet.apply(&placement(
+        "all",
+        "ConfigMap",
+        "  clusterNames: [guest]\n  onConflict: Adopt",
+    ));
+    wait::until("it is placed", wait::DEADLINE, || {
+        let placed = direct.namespace(NAMESPACE).run("get configmap placed");
+        match placed.succeeded() {
+            true => Ok(()),
+            false => Err(placed.to_string()),
+        }
+    });
+    let left = agents.leave(&[]).expect_success();
+    for expected in [
+        "guest has left",
+        "ConfigMap left/placed",
+        "Namespace umbra-agent with the agent",
+    ] {
+        assert!(left.contains(expected), "{expected}: {left}");
+    }
+    assert!(!left.contains("warning"), "{left}");
+    agent.process.stop();
+    nothing_left("through the tunnel");
+
+    // Without a tunnel: it leaves all the same, and says what there is to do, which does it.
+    agents.join_and_apply(&[]);
+    let left = agents.leave(&[]).expect_success();
+    assert!(
+        left.contains("its tunnel cannot be used") && left.contains("--context"),
+        "{left}"
+    );
+    let commands = left
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("kubectl --context CONTEXT "));
+    let commands: Vec<String> = commands.map(str::to_owned).collect();
+    assert_eq!(commands.len(), 3, "{left}");
+    for command in commands {
+        direct.ok(&command);
+    }
+    nothing_left("by hand");
+
+    // With a context; not with that of another cluster, and then nothing has been done.
+    agents.join_and_apply(&[]);
+    let mut agent = agents.agent();
+    agents.hub.wait_for_child(GUEST);
+    agent.process.stop();
+    let north = &world.children[0];
+    let other = north.kubeconfig();
+    let refused = agents
+        .leave(&["--context", &north.name, "--kubeconfig", &other.to_string_lossy()])
+        .expect_failure();
+    assert!(refused.contains("another cluster answers there"), "{refused}");
+    agents.hub.root().ok("get managedcluster guest");
+    let own = spare.kubeconfig();
+    let with_context = ["--context", &spare.name, "--kubeconfig", &own.to_string_lossy()];
+    let left = agents.leave(&with_context).expect_success();
+    assert!(
+        left.contains("Namespace umbra-agent with the agent") && !left.contains("warning"),
+        "{left}"
+    );
+    nothing_left("with a context");
+
+    // An agent of another hub is not touched; deleting the ManagedCluster leaves the cluster alone.
+    agents.join_and_apply(&[]);
+    let namespace = "namespace umbra-agent";
+    direct.ok("annotate namespace umbra-agent umbra.dev/registration=another --overwrite");
+    let left = agents.leave(&with_context).expect_success();
+    assert!(left.contains("stop it where it runs"), "{left}");
+    assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
+    agents.join_and_apply(&[]);
+    agents.hub.root().ok("delete managedcluster guest --timeout=60s");
+    assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
+    direct.ok("delete namespace umbra-agent --timeout=90s");
+    direct.ok("delete clusterrole,clusterrolebinding umbra:agent:read umbra:agent:impersonate umbra:agent:place");
+    direct.ok("delete clusterrolebinding -l app.kubernetes.io/managed-by=umbra");
+    direct.ok(["delete", "namespace", NAMESPACE, "--wait=false"]);
+    item.pass("0 objects left through the tunnel, by what it says, with a context; another hub's agent stays");
+}
