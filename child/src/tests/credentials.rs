@@ -80,3 +80,39 @@ async fn an_exec_credential_is_renewed_after_401() {
     let runs = std::fs::read_to_string(folder.path().join("runs")).expect("read");
     assert_eq!(runs.lines().count(), 2);
 }
+
+#[tokio::test]
+async fn a_new_certificate_cuts_nothing_that_is_under_way() {
+    let server = Server::start(Speaks::default(), |request: Request<Incoming>| async move {
+        let certificates = request.extensions().get::<ClientCertificates>().map_or(0, |one| one.0);
+        if request.uri().path() != "/watch" {
+            return text(StatusCode::OK, certificates.to_string());
+        }
+        let lines = futures::stream::unfold((), move |()| async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let line = Bytes::from(format!("{certificates}\n"));
+            Some((Ok::<_, Infallible>(Frame::data(line)), ()))
+        });
+        Response::new(boxed(StreamBody::new(lines)))
+    })
+    .await;
+    let child = Child::new(server.config()).expect("a child");
+    let mut watch = soon(child.watch_lines("/watch")).await.expect("a watch");
+    for number in 0..4 {
+        let certificate = Some(server.client_certificate(&format!("hub-{number}")));
+        child.credentials().replace(CredentialsConfig {
+            certificate,
+            authorization: Authorization::None,
+        });
+        // Requests are sent with the new one at once, while others are under way.
+        let requests = futures::future::join_all((0..20).map(|_| child.send(get("/api"))));
+        for response in soon(requests).await {
+            let body = collect(response.expect("an answer").into_body(), 10).await;
+            assert_eq!(body.expect("read").expect("short"), "1");
+        }
+        for _ in 0..3 {
+            let line = soon(watch.next()).await.expect("a line").expect("the watch goes on");
+            assert_eq!(line, "0", "on the connection that it began on");
+        }
+    }
+}

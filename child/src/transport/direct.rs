@@ -187,6 +187,12 @@ impl Connector for DirectConnector {
         tokio::time::timeout(CONNECT_TIMEOUT, self.dial(protocol, certificate))
             .await
             .map_err(|_| {
+                let name = self.proxy.as_ref().map_or(&self.server, Proxy::server);
+                if name.is_being_looked_up() {
+                    let (host, seconds) = (name.host(), CONNECT_TIMEOUT.as_secs());
+                    let message = format!("the name {host} is not resolved within {seconds} s; check the name servers");
+                    return ConnectError::io(Failure::Dns, message);
+                }
                 let through = self.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy:?}"));
                 let message = format!(
                     "no connection within {} s{}",

@@ -8,16 +8,22 @@
 //! * of all children together [`AT_ONCE`] are.
 //!
 //! Nothing is kept: each connection is made to what the name means then, so a change of an answer is followed with the next
-//! connection. How long an answer lasts is for the resolver of the machine to know, which may have a cache.
+//! connection. How long an answer lasts is for the resolver of the machine to know, which may have a cache. The exception is an
+//! answer that came when nobody waited for it any more: where the first of two name servers is dead, each lookup takes 5 s
+//! (`resolv.conf(5)`, `timeout`), which is all the time that a connection has, so it is for who comes next.
 
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::failure::{ConnectError, Failure};
 
@@ -25,11 +31,26 @@ use crate::failure::{ConnectError, Failure};
 const AT_ONCE: usize = 128;
 static LOOKUPS: Semaphore = Semaphore::const_new(AT_ONCE);
 
+/// How long an answer that nobody has waited for is good. Probes come every 10 s, and a tenth more.
+const UNCLAIMED: Duration = Duration::from_secs(15);
+
 /// What resolves a name, blocking.
 type Resolve = dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// What a lookup has brought: the addresses, or why there are none.
-type Answer = Result<Vec<SocketAddr>, Arc<str>>;
+/// What a lookup has brought.
+#[derive(Debug)]
+struct Answer {
+    /// The addresses, or why there are none.
+    addresses: Result<Vec<SocketAddr>, Arc<str>>,
+    /// Until when it is for who comes next: nobody has waited for it.
+    unclaimed: Option<Instant>,
+}
+
+impl Answer {
+    fn is_unclaimed(&self) -> bool {
+        self.addresses.is_ok() && self.unclaimed.is_some_and(|until| Instant::now() < until)
+    }
+}
 
 /// A host and a port, and how the host is looked up.
 pub(super) struct Name {
@@ -76,6 +97,14 @@ impl Name {
         self.port
     }
 
+    /// Whether a lookup has not brought an answer yet.
+    pub(super) fn is_being_looked_up(&self) -> bool {
+        self.asking
+            .lock()
+            .as_ref()
+            .is_some_and(|asking| asking.borrow().is_none())
+    }
+
     /// The addresses, as the resolver orders them. Cancel safe: the lookup goes on, and its thread is free when it ends.
     ///
     /// # Errors
@@ -86,7 +115,7 @@ impl Name {
         }
         let mut asking = self.lookup().await;
         let answer = match asking.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone().expect("it was waited for"),
+            Ok(answer) => answer.as_ref().expect("it was waited for").addresses.clone(),
             // The thread has ended without one.
             Err(_) => Err("the lookup was given up".into()),
         };
@@ -117,18 +146,23 @@ impl Name {
         let (resolve, host, port) = (Arc::clone(&self.resolve), Arc::clone(&self.host), self.port);
         // Nobody can end it, so nobody waits for its end: it lasts as long as the resolver does.
         drop(tokio::task::spawn_blocking(move || {
-            let answer = resolve(&host, port).map_err(|error| error.to_string().into());
-            sender.send_replace(Some(answer));
+            let addresses = resolve(&host, port).map_err(|error| error.to_string().into());
+            // The name itself has one of the receivers.
+            let unclaimed = (sender.receiver_count() <= 1).then(|| Instant::now() + UNCLAIMED);
+            sender.send_replace(Some(Answer { addresses, unclaimed }));
             drop(permit);
         }));
         receiver
     }
 }
 
-/// The lookup, unless it has an answer or has been given up: what comes next asks anew.
+/// The lookup, unless it has given its answer to somebody or has been given up: what comes next asks anew.
 fn under_way(asking: Option<&watch::Receiver<Option<Answer>>>) -> Option<watch::Receiver<Option<Answer>>> {
-    let asking = asking.filter(|one| one.borrow().is_none() && one.has_changed().is_ok());
-    asking.cloned()
+    let counts = |one: &&watch::Receiver<Option<Answer>>| match &*one.borrow() {
+        Some(answer) => answer.is_unclaimed(),
+        None => one.has_changed().is_ok(),
+    };
+    asking.filter(counts).cloned()
 }
 
 #[cfg(test)]
@@ -162,6 +196,36 @@ mod tests {
         // The answer has changed, and is followed.
         drop(release);
         assert_eq!(name.addresses().await.unwrap(), ["127.0.0.2:443".parse().unwrap()]);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_too_late_is_for_who_comes_next() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (count, held) = (Arc::clone(&asked), Mutex::new(held));
+        let name = Name::resolved_by("child.test", 443, move |_, port| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _ = held.lock().recv();
+            Ok(vec![SocketAddr::new([127, 0, 0, 1].into(), port)])
+        });
+        let mut given_up = Box::pin(name.addresses());
+        assert!(futures::poll!(given_up.as_mut()).is_pending());
+        drop(given_up);
+        assert!(name.is_being_looked_up());
+        release.send(()).unwrap();
+        while name.is_being_looked_up() {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..2 {
+            assert_eq!(name.addresses().await.unwrap().len(), 1);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        tokio::time::pause();
+        tokio::time::advance(UNCLAIMED).await;
+        tokio::time::resume();
+        drop(release);
+        name.addresses().await.unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 

@@ -104,6 +104,11 @@ impl Proxy {
         })
     }
 
+    /// Where it is.
+    pub(super) fn server(&self) -> &Name {
+        &self.server
+    }
+
     /// A stream to `host` through the proxy. Not cancel safe: what was begun is dropped.
     ///
     /// # Errors
