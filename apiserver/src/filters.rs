@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt as _;
-use http::header::{HeaderName, HeaderValue, UPGRADE};
+use http::header::{HOST, HeaderName, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use umbra_apimachinery::status::{Reason, Status};
@@ -23,6 +23,7 @@ pub(crate) use self::arrival::Connection;
 use self::arrival::{AUDIT_ID, Arrival};
 pub(crate) use self::authenticate::Identity;
 pub use self::authenticate::{Authenticate, Delegated, PeerCertificates};
+pub(crate) use self::completion::Held;
 use self::completion::{Guards, Unanswered};
 use crate::audit::event::Outcome;
 use crate::inflight::Permit;
@@ -141,6 +142,12 @@ impl ApiServer {
         query: &Query,
     ) -> Result<Response<Body>, Status> {
         let root = arrival.root();
+        // HTTP/2 says in the URI to whom the request was sent.
+        if let Some(authority) = request.uri().authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().entry(HOST).or_insert(host);
+        }
         // What is sent on, whole or as a connection, is sent on as it looks below the root.
         *request.uri_mut() = uri_below(root.path, &arrival.raw_query)?;
         // Under which the other side writes it down, too.

@@ -76,7 +76,8 @@ pub struct Metrics {
     resources: Arc<Mutex<HashSet<(String, String)>>>,
     duration: Family<DurationLabels, Histogram>,
     in_flight: Family<KindLabels, Gauge>,
-    stalled: Counter<u64, AtomicU64>,
+    stalled_watches: Counter<u64, AtomicU64>,
+    stalled_answers: Counter<u64, AtomicU64>,
 }
 
 /// What is known of a request when it is done.
@@ -108,7 +109,8 @@ impl Metrics {
         let duration =
             Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.001, 2.0, 17))) as fn() -> Histogram);
         let in_flight = Family::default();
-        let stalled = Counter::default();
+        let stalled_watches = Counter::default();
+        let stalled_answers = Counter::default();
         {
             let mut registry = registry.lock();
             registry.register("apiserver_requests", "Requests that were answered", requests.clone());
@@ -118,7 +120,9 @@ impl Metrics {
             registry.register("apiserver_request_duration_seconds", help, duration.clone());
             registry.register("apiserver_current_requests", "Requests being served", in_flight.clone());
             let help = "Watches that ended because their clients stopped reading";
-            registry.register("apiserver_stalled_watches", help, stalled.clone());
+            registry.register("apiserver_stalled_watches", help, stalled_watches.clone());
+            let help = "Answers to short requests that were given up because their clients stopped reading";
+            registry.register("apiserver_stalled_answers", help, stalled_answers.clone());
             registry.register_collector(Box::new(RuntimeTasks));
         }
         Self {
@@ -128,7 +132,8 @@ impl Metrics {
             resources: Arc::default(),
             duration,
             in_flight,
-            stalled,
+            stalled_watches,
+            stalled_answers,
         }
     }
 
@@ -193,8 +198,9 @@ impl Metrics {
         InFlightGuard(gauge)
     }
 
-    pub(crate) fn stalled(&self, count: usize) {
-        self.stalled.inc_by(count as u64);
+    pub(crate) fn stalled(&self, watches: usize, answers: usize) {
+        self.stalled_watches.inc_by(watches as u64);
+        self.stalled_answers.inc_by(answers as u64);
     }
 
     /// The text of `/metrics`, in the OpenMetrics format.

@@ -216,7 +216,7 @@ impl Server {
     }
 }
 
-/// Ends watches that nobody reads.
+/// Ends what nobody reads.
 async fn sweep(api: &ApiServer, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(watchdog::SWEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -224,10 +224,11 @@ async fn sweep(api: &ApiServer, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {
-                let ended = api.watchdog().sweep(Instant::now());
-                if ended > 0 {
-                    tracing::info!(ended, "ended watches whose clients stopped reading");
-                    api.metrics().stalled(ended);
+                let now = Instant::now();
+                let (watches, answers) = (api.watchdog().sweep(now), api.unread().sweep(now));
+                if watches > 0 || answers > 0 {
+                    tracing::info!(watches, answers, "ended what clients stopped reading");
+                    api.metrics().stalled(watches, answers);
                 }
             }
         }

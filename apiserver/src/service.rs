@@ -14,11 +14,11 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::user::UserInfo;
-use umbra_registry::resource::Body;
+use umbra_registry::resource::{Body, EventStream};
 use umbra_registry::root::Roots;
 
 use crate::audit::AuditLog;
-use crate::filters::{Authenticate, Identity};
+use crate::filters::{Authenticate, Held, Identity};
 use crate::health::{Check, Checks};
 use crate::inflight::InFlight;
 use crate::metrics::Metrics;
@@ -68,7 +68,8 @@ struct Inner {
     audit: Option<AuditLog>,
     in_flight: InFlight,
     limits: Limits,
-    watchdog: Arc<Watchdog>,
+    watchdog: Arc<Watchdog<EventStream>>,
+    unread: Arc<Watchdog<Held>>,
     draining: Arc<AtomicBool>,
     watches_end: CancellationToken,
 }
@@ -162,6 +163,7 @@ impl ApiServerBuilder {
                 in_flight: InFlight::new(self.reads, self.writes),
                 limits: self.limits,
                 watchdog: Arc::default(),
+                unread: Arc::default(),
                 draining,
                 watches_end: CancellationToken::new(),
             }),
@@ -236,8 +238,14 @@ impl ApiServer {
         self.inner.limits
     }
 
-    pub(crate) fn watchdog(&self) -> &Arc<Watchdog> {
+    /// Looks after watches.
+    pub(crate) fn watchdog(&self) -> &Arc<Watchdog<EventStream>> {
         &self.inner.watchdog
+    }
+
+    /// Looks after the answers of short requests.
+    pub(crate) fn unread(&self) -> &Arc<Watchdog<Held>> {
+        &self.inner.unread
     }
 
     pub(crate) fn watches_end(&self) -> &CancellationToken {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::status::Status;
@@ -83,7 +83,7 @@ pub(crate) async fn serve(
             representation.list(&resource.descriptor().group_version_kind(), list)
         }
         "watch" => {
-            let connection = lone_connection(&request);
+            let connection = Connection::alone(&request);
             serve_watch(server, &*resource, context, query, representation, connection).await
         }
         _ => {
@@ -194,14 +194,6 @@ async fn serve_watch(
     let shutdown = server.watches_end().clone().cancelled_owned();
     let body = watch::body(encoder, source, Duration::from_secs(seconds), shutdown);
     Ok(with_type(StatusCode::OK, JSON, body))
-}
-
-/// The connection, where the watch is all that it carries.
-fn lone_connection(request: &Request<Body>) -> Option<CancellationToken> {
-    if request.version() >= Version::HTTP_2 {
-        return None;
-    }
-    request.extensions().get::<Connection>().map(|one| one.abort.clone())
 }
 
 fn write_verb(context: &RequestContext, media_type: &str) -> Result<WriteVerb, Status> {

@@ -16,7 +16,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use umbra_apimachinery::gvk::GroupVersionKind;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::table::ListMetadata;
-use umbra_registry::resource::{Body, Event, Object};
+use umbra_registry::resource::{Body, Event, EventStream, Object};
 
 use crate::negotiation::Transform;
 use crate::query::IncludeObject;
@@ -122,7 +122,7 @@ impl EventEncoder {
 /// The body of a watch: ends cleanly when the source does, after `timeout`, and when the server shuts down.
 pub(crate) fn body(
     encoder: EventEncoder,
-    source: Arc<Guarded>,
+    source: Arc<Guarded<EventStream>>,
     timeout: Duration,
     shutdown: WaitForCancellationFutureOwned,
 ) -> Body {
@@ -138,7 +138,7 @@ pub(crate) fn body(
 
 struct WatchBody {
     encoder: EventEncoder,
-    source: Arc<Guarded>,
+    source: Arc<Guarded<EventStream>>,
     timeout: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
@@ -178,7 +178,7 @@ impl HttpBody for WatchBody {
 impl WatchBody {
     /// Appends the events that are ready, as many as fit a frame.
     fn gather(&mut self, context: &mut Context<'_>, out: &mut BytesMut) {
-        let mut source = self.source.events();
+        let mut source = self.source.source();
         let Some(events) = source.as_mut() else {
             self.ended = true;
             return;

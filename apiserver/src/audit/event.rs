@@ -183,7 +183,11 @@ impl<'a> Line<'a> {
             object_ref: info.is_resource_request.then(|| ObjectReference {
                 resource: &info.resource,
                 namespace: &info.namespace,
-                name: &info.name,
+                name: if info.name.is_empty() {
+                    &info.selected_name
+                } else {
+                    &info.name
+                },
                 api_group: &info.group,
                 api_version: &info.version,
                 subresource: &info.subresource,
@@ -310,6 +314,25 @@ pub(crate) mod tests {
                 "stageTimestamp": "2026-01-02T03:04:05.012345Z",
                 "annotations": {"umbra.dev/cluster": "east"},
             })
+        );
+    }
+
+    #[test]
+    fn a_list_of_one_name_is_about_it() {
+        let query = "watch=1&fieldSelector=metadata.name%3Dweb";
+        let event = Event {
+            subject: Arc::new(Subject {
+                info: Arc::new(RequestInfo::parse("GET", "/api/v1/namespaces/shop/pods", query)),
+                ..subject("/api/v1/namespaces/shop/pods")
+            }),
+            stage: Stage::ResponseComplete,
+            at: Timestamp::UNIX_EPOCH,
+            outcome: None,
+        };
+        let written = written(&event);
+        assert_eq!(
+            (&written["verb"], &written["objectRef"]["name"]),
+            (&json!("watch"), &json!("web"))
         );
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http::{Method, Request};
+use http::{Method, Request, Version};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,16 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
 }
 
+impl Connection {
+    /// What cuts the connection of a request, where that request is all that it carries.
+    pub(crate) fn alone(request: &Request<Body>) -> Option<CancellationToken> {
+        if request.version() >= Version::HTTP_2 {
+            return None;
+        }
+        request.extensions().get::<Self>().map(|one| one.abort.clone())
+    }
+}
+
 /// What is known of a request when it arrives.
 pub(super) struct Arrival {
     pub(super) method: Method,
@@ -40,6 +50,8 @@ pub(super) struct Arrival {
     pub(super) user_agent: Arc<str>,
     pub(super) received: Timestamp,
     pub(super) source_ips: Vec<String>,
+    /// Cuts the connection, where it carries nothing else.
+    pub(super) connection: Option<CancellationToken>,
     /// Who was authenticated.
     pub(super) authenticated: OnceLock<Arc<UserInfo>>,
     /// Who counts: the same, or whom that user acts as.
@@ -75,6 +87,7 @@ impl Arrival {
                     .get::<Connection>()
                     .map(|connection| connection.peer),
             ),
+            connection: Connection::alone(request),
             authenticated: OnceLock::new(),
             user: OnceLock::new(),
             entered: OnceLock::new(),

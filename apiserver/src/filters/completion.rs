@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::inflight::Permit;
 use crate::metrics::{Finished, InFlightGuard};
 use crate::respond::{add_warnings, empty};
 use crate::service::ApiServer;
+use crate::watchdog::Guarded;
 
 /// What is written down as the status of a request whose client went: no server sends it, and nginx made it known.
 const CLIENT_GONE: u16 = 499;
@@ -56,12 +57,13 @@ pub(super) struct Guards {
     pub(super) pending: Arc<OnceLock<Pending>>,
 }
 
-struct Guarded {
+/// What is sent, and what is held meanwhile.
+pub(crate) struct Held {
     body: Body,
     _guards: Guards,
 }
 
-impl HttpBody for Guarded {
+impl HttpBody for Held {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,6 +80,42 @@ impl HttpBody for Guarded {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
+    }
+}
+
+/// A short answer, which is given up where its client does not read it: it has a place that others wait for.
+struct Watched(Arc<Guarded<Held>>);
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.is_read();
+        let frame = match self.0.source().as_mut() {
+            Some(held) => ready!(Pin::new(held).poll_frame(context)),
+            None => Some(Err("nobody has read the answer for too long".into())),
+        };
+        if matches!(frame, Some(Ok(_))) {
+            self.0.waits_for_reader();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let source = self.0.source();
+        source.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+    }
+
+    /// One that was given up has not ended: it breaks off.
+    fn is_end_stream(&self) -> bool {
+        self.0.source().as_ref().is_some_and(HttpBody::is_end_stream)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -108,15 +146,23 @@ impl ApiServer {
         if arrival.method == Method::HEAD {
             return response.map(|_| empty());
         }
-        response.map(|body| Guarded { body, _guards: guards }.boxed_unsync())
+        response.map(|body| {
+            let held = Held { body, _guards: guards };
+            if arrival.long_running || held.is_end_stream() {
+                return held.boxed_unsync();
+            }
+            let watched = self.unread().guard(held, arrival.connection.clone());
+            watched.waits_for_reader();
+            Watched(watched).boxed_unsync()
+        })
     }
 }
 
 /// Methods are chosen by clients; labels are not.
 fn known_verb(verb: &str) -> &str {
     match verb {
-        "get" | "list" | "watch" | "proxy" | "create" | "update" | "patch" | "delete" | "deletecollection" | "post" | "put"
-        | "head" | "options" => verb,
+        "get" | "list" | "watch" | "proxy" | "create" | "update" | "patch" | "delete" | "deletecollection" | "post"
+        | "put" | "head" | "options" => verb,
         _ => "other",
     }
 }

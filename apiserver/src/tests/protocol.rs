@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
+use umbra_registry::resource::Body;
 
 use super::fake::{FakeHub, get, request, send};
 use crate::audit::{AuditLog, Destination, Rotation};
+use crate::watchdog::STALL;
 use crate::{ApiServer, Check, Checks, Limits};
 
 const POD: &str = "/api/v1/namespaces/shop/pods/a";
@@ -221,6 +225,29 @@ async fn too_many_are_sent_away_until_one_is_done() {
     );
     drop(held);
     assert_eq!(get(&server, POD, &[]).await.code, 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_gives_its_place_back() {
+    let server: ApiServer = FakeHub::new(0, 0).server_with(|builder| builder.in_flight(1, 1));
+    let read = async |held: http::Response<Body>| held.into_body().collect().await;
+    let held = server.clone().oneshot(request("GET", POD, &[], "")).await.unwrap();
+    let (soon, late) = (Instant::now() + STALL / 2, Instant::now() + STALL * 2);
+    assert_eq!(server.unread().sweep(soon), 0);
+    assert_eq!(get(&server, POD, &[]).await.code, 429);
+    assert_eq!(server.unread().sweep(late), 1);
+    assert!(read(held).await.is_err(), "it does not look whole");
+    let answered = server.clone().oneshot(request("GET", POD, &[], "")).await.unwrap();
+    assert!(read(answered).await.is_ok());
+    assert_eq!(server.unread().count(), 0);
+}
+
+#[tokio::test]
+async fn who_was_asked_is_known_over_http2_too() {
+    let server = FakeHub::new(0, 0).server();
+    let uri = "https://hub:7443/apis/umbra.dev/v1alpha1/managedclusters/member1/proxy/api";
+    let headers = &get(&server, uri, &[]).await.json()["headers"];
+    assert!(headers.as_array().unwrap().contains(&json!("host")), "{headers}");
 }
 
 #[tokio::test]
