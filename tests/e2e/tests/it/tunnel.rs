@@ -96,6 +96,22 @@ impl<'a> Tunnelled<'a> {
         std::fs::read_to_string(self.token_file()).expect("the token")
     }
 
+    /// Replaces the token by another.
+    fn another_token(&self) {
+        let kubeconfig = self.hub.kubeconfig();
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let join = [
+            "join",
+            "guest",
+            "--tunnel",
+            "--token-only",
+            "--hub-kubeconfig",
+            &kubeconfig,
+        ];
+        let token = self.hub.umbra(&join).expect_success();
+        std::fs::write(self.token_file(), token.trim()).expect("written");
+    }
+
     /// An agent of `cluster` that keeps who it is where `state` says.
     fn agent_of(&self, cluster: &str, kubeconfig: &Path, state: [&str; 2]) -> Process {
         let mut command = umbra(self.programs);
@@ -228,6 +244,36 @@ fn agents_renew_their_certificates_and_nobody_notices() {
     let last = tunnelled.certificate();
     assert!(first.certificate_pem != last.certificate_pem && first.key_pem != last.key_pem);
     item.pass(&format!("2 renewals; {requests} requests meanwhile, none failed"));
+    agent.stop();
+    tunnelled.hub.leave("guest").expect_success();
+    spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
+}
+
+#[test]
+fn an_agent_keeps_who_it_is_until_it_is_somebody_else() {
+    let Some(world) = World::shared() else { return };
+    let item = Item::open("children.tunnel.token");
+    let spare = World::spare();
+    let tunnelled = Tunnelled::start(&world, &spare);
+    let mut agent = tunnelled.agent();
+    tunnelled.hub.wait_for_child("guest");
+    let first = tunnelled.certificate();
+
+    // Its request is deleted, and the token has been used: nothing better is to be had than what it has.
+    tunnelled.hub.root().ok("delete clusterjoinrequests --all");
+    says(&agent, "has been used");
+    says(&agent, "no other certificate");
+    assert_eq!(tunnelled.certificate().certificate_pem, first.certificate_pem);
+
+    // Another token, and nothing is started again.
+    tunnelled.another_token();
+    let began = Instant::now();
+    tunnelled.serves("the agent has joined again");
+    assert_ne!(tunnelled.certificate().key_pem, first.key_pem);
+    item.pass(&format!(
+        "joined again {:.0} s after another token",
+        began.elapsed().as_secs_f64()
+    ));
     agent.stop();
     tunnelled.hub.leave("guest").expect_success();
     spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
@@ -376,16 +422,16 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     );
 
     // An agent in another cluster with another token of this one.
-    let token = hub.umbra(&[
-        "join",
-        "guest",
-        "--tunnel",
-        "--token-only",
-        "--hub-kubeconfig",
-        &hub.kubeconfig().to_string_lossy(),
-    ]);
-    std::fs::write(tunnelled.token_file(), token.expect_success().trim()).expect("written");
-    refuse(bearer.run(["get", "--raw", REQUESTS]), "nauthorized");
+    tunnelled.another_token();
+    wait::until("the first token counts no more", wait::DEADLINE, || {
+        let said = bearer.run(["get", "--raw", REQUESTS]).expect_failure();
+        if said.contains("nauthorized") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    refused.set(refused.get() + 1);
     let north = world.children[0].kubeconfig();
     let state = environment::folder("stranger");
     let stranger_state = ["--state-dir", &state.to_string_lossy()];
