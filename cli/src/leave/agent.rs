@@ -4,6 +4,8 @@
 //! is of no more use for the rest. So everything outside of the agent's namespace is given to the namespace, as its owner, and the
 //! last request deletes the namespace; the cluster's own garbage collector does the rest.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use http::Method;
 use serde_json::{Value, json};
@@ -21,6 +23,10 @@ const PLACE: &str = ROLES[2];
 const REGISTRATION: &str = "umbra.dev/registration";
 const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const JSON: &str = "application/json";
+/// How long the cluster may take to delete the namespace: its pods have 40 s to end.
+const GONE: Duration = Duration::from_secs(60);
+/// How often it is asked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The agent's namespace, where it is that of one registration.
 #[derive(Debug)]
@@ -96,6 +102,21 @@ impl Agent {
                 .map(drop)
                 .with_context(|| format!("the Namespace {NAMESPACE} cannot be deleted")),
         }
+    }
+
+    /// Waits until the namespace is gone; whether it is, within [`GONE`].
+    pub(super) async fn gone(&self, child: &Child) -> bool {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}");
+        let gone = async {
+            loop {
+                match get::<Value>(child, &path).await {
+                    Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => return,
+                    Ok(other) if other["metadata"]["uid"] != self.uid.as_str() => return,
+                    _ => tokio::time::sleep(LOOK_AGAIN).await,
+                }
+            }
+        };
+        tokio::time::timeout(GONE, gone).await.is_ok()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::registration::binding_name;
 use crate::up::data_dir::HUB_CONTEXT;
 use agent::Agent;
-use report::Cleaned;
+use report::{Cleaned, Removal};
 
 /// What `umbra leave` takes.
 #[derive(Args)]
@@ -85,7 +85,7 @@ pub(crate) async fn run(arguments: LeaveArguments) -> Result<()> {
         progress.step(format!("removing what Umbra made in {name}, through its tunnel"));
         let reached = async { reach(cluster, &tunnel(&hub_path, name)?).await }.await;
         let reached = reached.context("its tunnel cannot be used; name a context that reaches it with --context");
-        clean(reached, cluster, keep_objects, &mut cleaned).await;
+        clean(reached, cluster, keep_objects, true, &mut cleaned).await;
     }
     progress.step(format!("removing {name} and its copies from the hub"));
     hub::unregister(&hub, name, |text| progress.detail(text)).await?;
@@ -96,7 +96,7 @@ pub(crate) async fn run(arguments: LeaveArguments) -> Result<()> {
             (None, Some(stored)) => reach(cluster, stored).await,
             (None, None) => Err(anyhow!("its credential is not on the hub, and no --context was given")),
         };
-        clean(reached, cluster, keep_objects, &mut cleaned).await;
+        clean(reached, cluster, keep_objects, false, &mut cleaned).await;
     }
     progress.finish();
     report::write(&mut std::io::stdout().lock(), cluster, &cleaned, context, keep_objects)?;
@@ -154,10 +154,16 @@ async fn reach(cluster: &ManagedCluster, kubeconfig: &Kubeconfig) -> Result<Chil
 }
 
 /// Removes what Umbra made in the child, and writes down how far that came.
-async fn clean(reached: Result<ChildCluster>, cluster: &ManagedCluster, keep_objects: bool, cleaned: &mut Cleaned) {
+async fn clean(
+    reached: Result<ChildCluster>,
+    cluster: &ManagedCluster,
+    keep_objects: bool,
+    through_tunnel: bool,
+    cleaned: &mut Cleaned,
+) {
     let outcome = match reached {
         Ok(child) => {
-            let outcome = remove(&child, cluster, keep_objects, cleaned).await;
+            let outcome = remove(&child, cluster, keep_objects, through_tunnel, cleaned).await;
             child.close().await;
             outcome
         }
@@ -170,6 +176,7 @@ async fn remove(
     child: &ChildCluster,
     cluster: &ManagedCluster,
     keep_objects: bool,
+    through_tunnel: bool,
     cleaned: &mut Cleaned,
 ) -> Result<()> {
     let agent = Agent::find(child.api(), &cluster.uid().unwrap_or_default()).await?;
@@ -183,7 +190,11 @@ async fn remove(
     match &agent {
         Some(agent) => {
             agent.delete(child.api(), &binding).await?;
-            cleaned.agent = true;
+            // Through its own tunnel nobody sees it go.
+            cleaned.agent = match through_tunnel || !agent.gone(child.api()).await {
+                true => Removal::Begun,
+                false => Removal::Done,
+            };
         }
         // Last: through a tunnel it is by this binding that anything may be done.
         None => cleaned.binding = child.unbind_administrators(&binding).await?,

@@ -18,10 +18,22 @@ pub(super) struct Cleaned {
     pub(super) namespaces: Vec<String>,
     /// The binding of the administrators is deleted.
     pub(super) binding: bool,
-    /// So is the agent's namespace and what belongs to it.
-    pub(super) agent: bool,
+    /// What became of the agent's namespace and what belongs to it.
+    pub(super) agent: Removal,
     /// Why something may still be there.
     pub(super) failed: Option<Error>,
+}
+
+/// What became of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It was not there, or is as it was.
+    #[default]
+    None,
+    /// The cluster has begun to delete it, and goes on by itself.
+    Begun,
+    /// It is gone.
+    Done,
 }
 
 /// Says it.
@@ -56,16 +68,19 @@ pub(super) fn write(
             "kept in the cluster: Namespace {namespace}, which a fleet made; delete it if nothing in it is needed"
         )?;
     }
-    if cleaned.agent {
+    if cleaned.agent != Removal::None {
+        let begun = match cleaned.agent {
+            Removal::Begun => "; the cluster needs a minute for that",
+            _ => "",
+        };
         writeln!(
             out,
-            "deleted from the cluster: Namespace {} with the agent, its ClusterRoles and ClusterRoleBindings; that takes the cluster \
-             a minute",
+            "deleted from the cluster: Namespace {} with the agent, its ClusterRoles and ClusterRoleBindings{begun}",
             agent::NAMESPACE
         )?;
     }
     let Some(error) = &cleaned.failed else {
-        if tunnelled && !cleaned.agent {
+        if tunnelled && cleaned.agent == Removal::None {
             writeln!(
                 out,
                 "the agent does not run in the cluster as `umbra join --tunnel` printed it; stop it where it runs"
@@ -84,7 +99,7 @@ pub(super) fn write(
             "  kubectl --context {context} delete --ignore-not-found clusterrolebinding {binding}"
         )?;
     }
-    if tunnelled && !cleaned.agent {
+    if tunnelled && cleaned.agent == Removal::None {
         let roles = agent::ROLES.join(" ");
         writeln!(
             out,
@@ -151,7 +166,7 @@ mod tests {
         let elsewhere = said("Tunnel", &Cleaned::default());
         assert!(elsewhere.contains("stop it where it runs"), "{elsewhere}");
         let done = Cleaned {
-            agent: true,
+            agent: Removal::Done,
             binding: true,
             ..Cleaned::default()
         };

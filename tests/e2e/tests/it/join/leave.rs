@@ -125,6 +125,7 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
     let left = agents.leave(&with_context).expect_success();
     assert!(left.contains("stop it where it runs"), "{left}");
     assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
+    direct.ok("annotate namespace umbra-agent umbra.dev/registration-");
     agents.join_and_apply(&[]);
     agents.hub.root().ok("delete managedcluster guest --timeout=60s");
     assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
