@@ -8,7 +8,7 @@ use umbra_show::Item;
 
 use super::*;
 use crate::{
-    Endpoint,
+    Authorization, Endpoint, ExecConfig,
     body::{Body, collect},
     testing::{Front, Server, Speaks},
     tests::{get, soon, text},
@@ -192,4 +192,39 @@ async fn a_failure_has_a_reason() {
     assert_eq!(unreachable(nobody).await, Failure::ConnectionRefused);
     front.fall_silent();
     assert_eq!(unreachable(at(&front)).await, Failure::Timeout);
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_holds_up_no_other_child() {
+    let item = Item::open("children.credentials.hanging");
+    let ((a, _), (b, _)) = (cluster("uid-a", "a").await, cluster("uid-b", "b").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = a.config();
+    config.credentials.authorization = Authorization::Exec(Box::new(ExecConfig {
+        command: "/bin/sh".into(),
+        args: vec!["-c".into(), "echo > runs; exec sleep 3600".into()],
+        api_version: "client.authentication.k8s.io/v1".into(),
+        directory: Some(folder.path().to_owned()),
+        ..ExecConfig::default()
+    }));
+    let children = Children::new(often());
+    children.insert(config.clone()).await.expect("a child");
+    soon(async {
+        while !folder.path().join("runs").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // `soon` is far less than the 60 s that a program has.
+    config.credentials.authorization = Authorization::None;
+    let child = soon(children.insert(config)).await.expect("another credential");
+    let other = ChildConfig {
+        name: "c2".into(),
+        ..b.config()
+    };
+    let other = soon(children.insert(other)).await.expect("another child");
+    assert_eq!(soon(who(&other)).await, "b");
+    assert_eq!(soon(who(&child)).await, "a");
+    soon(children.close()).await;
+    item.pass("while it runs, its credential is replaced and another child is added and served");
 }

@@ -37,7 +37,7 @@ use umbra_registry::root::{Root, Roots};
 use umbra_simulator::{Data, Options, SimulatedCluster, workloads};
 use umbra_storage::{CacheOptions, Embedded, Precondition, RangeRequest, Store};
 
-use super::{ClusterController, ClusterControllerParts, FINALIZER, ensure_defaults};
+use super::{ClusterController, ClusterControllerParts, FINALIZER, LocalCredentials, ensure_defaults};
 use crate::lease::Leases;
 
 /// How long anything may take. Far more than it does.
@@ -73,6 +73,10 @@ impl Hub {
 
     /// One of several hubs over one store.
     async fn share(store: Arc<dyn Store>, leases: Leases) -> Self {
+        Self::with(store, leases, LocalCredentials::Refused).await
+    }
+
+    async fn with(store: Arc<dyn Store>, leases: Leases, local: LocalCredentials) -> Self {
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
         let client = Client::new(serve(&store, &tracker, &cancel).await, "default");
         ensure_defaults(&client).await.unwrap();
@@ -94,7 +98,8 @@ impl Hub {
             sync: umbra_api::cluster::Sync::default(),
             client: client.clone(),
         });
-        tracker.spawn(controller.with_leases(leases).run(cancel.clone()));
+        let controller = controller.with_leases(leases).with_local_credentials(local);
+        tracker.spawn(controller.run(cancel.clone()));
         Self {
             store,
             client,

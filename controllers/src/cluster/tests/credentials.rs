@@ -1,5 +1,6 @@
 //! Credentials that are renewed, well and badly, and the Events that tell of a cluster.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -174,4 +175,46 @@ async fn a_credential_that_ends_is_told_of_7_days_ahead() {
     assert_eq!(hub.event("ExpiresSoon", 1).await, "Warning");
     hub.stop().await;
     item.pass("8 days: Valid; 6 days: CredentialsExpiring and a Warning; status.credentialsExpire says when");
+}
+
+/// A user whose program prints the token that the file `token` of `folder` has. When it runs first it takes longer than a cluster
+/// may to say who it is.
+fn slow_program(folder: &Path) -> User {
+    let script = r#"[ -e "$0/runs" ] || first=yes
+        echo >> "$0/runs"
+        [ -z "$first" ] || sleep 11
+        printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",
+            "status":{"token":"%s","expirationTimestamp":"%s"}}' "$(cat "$0/token")" "$1""#;
+    let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48);
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/sh",
+        "args": ["-c", script, folder, ends.to_string()], "interactiveMode": "Never"});
+    serde_json::from_value(json!({"exec": exec})).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_allowed_may_be_slow_and_runs_again_after_401() {
+    let item = Item::open("children.credentials.program");
+    let store = Arc::new(Embedded::in_memory());
+    let hub = Hub::with(store, Leases::sole(), LocalCredentials::Allowed).await;
+    let child = simulated(&hub, Data::InMemory).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "wrong").unwrap();
+    let mut kubeconfig = child.kubeconfig().clone();
+    kubeconfig.users[0].user = slow_program(folder.path());
+    hub.create_secret(&child).await;
+    hub.replace_secret(&kubeconfig).await;
+    hub.create_cluster().await;
+    hub.condition(condition::REACHABLE, "False", "CredentialsRefused").await;
+    // Nobody tells the hub.
+    std::fs::write(folder.path().join("token"), child.token()).unwrap();
+    hub.condition(condition::READY, "True", "Ready").await;
+    // It ends within 7 days, and nobody has to do anything.
+    let told = hub
+        .condition(condition::CREDENTIALS_EXPIRING, "False", "RenewedByItself")
+        .await;
+    assert!(told.status.unwrap().credentials_expire.is_some());
+    hub.stop().await;
+    item.pass(
+        "a program of 11 s is waited for; its token refused, it ran again by itself; its end is nobody's concern",
+    );
 }
