@@ -15,8 +15,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{
-        ALT_SVC, AUTHORIZATION, CONNECTION, COOKIE, EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
+        ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
     },
     uri::PathAndQuery,
 };
@@ -136,6 +136,10 @@ pub(crate) fn inbound(
         });
     }
     let headers = response.headers_mut();
+    // Where both are said, the length is wrong, and nobody behind must go by it (RFC 9112 §6.3). Of requests hyper has removed it.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     strip_childs_headers(headers);
     if let Some(location) = headers.get(LOCATION) {
         let rewritten = location

@@ -109,6 +109,12 @@ async fn api(mut request: Request<Incoming>) -> Response<Body> {
             }
             response
         }
+        "/length" => {
+            let said = request.headers().get("content-length").cloned();
+            let read = request.into_body().collect().await;
+            let read = read.map_or("broken".into(), |read| read.to_bytes());
+            Response::new(full(format!("said {said:?}, read {read:?}")))
+        }
         "/names" => {
             let mut names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
             let read = request.into_body().collect().await.expect("read");
@@ -339,6 +345,37 @@ async fn what_speaks_for_the_hub_or_its_connections_does_not_travel() {
             .await;
             assert!(matches!(sent, Err(ChildError::Method { .. })), "{sent:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_contradicts_the_body_is_not_sent_on() {
+    for speaks in [Speaks::default(), HTTP1] {
+        let server = Server::start(speaks, api).await;
+        let (hub, _) = hub(Child::new(server.config()).expect("a child")).await;
+        let both = "POST /length HTTP/1.1\r\nHost: hub\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\
+             Connection: close\r\n\r\n5\r\nfirst\r\n0\r\n\r\n";
+        let answer = answered(&hub, both).await;
+        let is_refused = answer.starts_with("HTTP/1.1 400 ");
+        assert!(is_refused || answer.ends_with("said None, read b\"first\""), "{answer}");
+        let plain = "POST /length HTTP/1.1\r\nHost: hub\r\nContent-Length: 5\r\nConnection: close\r\n\r\nfirst";
+        let answer = answered(&hub, plain).await;
+        assert!(answer.ends_with("said Some(\"5\"), read b\"first\""), "{answer}");
+
+        let child = Child::new(server.config()).expect("a child");
+        let mut response = Response::new(full("first"));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("3"));
+        let options = ProxyOptions::default();
+        let alone = inbound(&child, response, &options).expect("an answer");
+        assert_eq!(alone.headers()[CONTENT_LENGTH], "3");
+        let (mut parts, body) = alone.into_parts();
+        parts
+            .headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        let both = inbound(&child, Response::from_parts(parts, body), &options).expect("an answer");
+        assert!(both.headers().is_empty(), "{both:?}");
     }
 }
 
