@@ -26,7 +26,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureSc
 use umbra_apimachinery::user::UserInfo;
 
 pub use self::options::{CipherSuite, TlsOptions, TlsVersion};
-use self::verified::VerifiedChains;
+use self::verified::{Owner, VerifiedChains};
 use crate::authenticate::{AuthenticationError, Credentials, RequestAuthenticator};
 use crate::peer::user_of;
 
@@ -179,6 +179,10 @@ impl CaBundle {
     /// # Errors
     /// Why the chain is not to be trusted.
     pub fn verify_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), webpki::Error> {
+        self.verify_owned(chain, now).map(drop)
+    }
+
+    fn verify_owned(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Owner, webpki::Error> {
         self.verified.verify(chain, now, || self.verify_anew(chain, now))
     }
 
@@ -249,10 +253,16 @@ impl RequestAuthenticator for CertificateAuthenticator {
         if bundle.is_empty() {
             return Ok(None);
         }
-        bundle
-            .verify_client(credentials.peer_certificates, now)
+        let owner = bundle
+            .verify_owned(credentials.peer_certificates, now)
             .map_err(|source| AuthenticationError::Certificate { source })?;
-        user_of(own).map_err(|source| AuthenticationError::Peer { source })
+        if let Some(known) = owner.get() {
+            return Ok(known.clone());
+        }
+        let user = user_of(own).map_err(|source| AuthenticationError::Peer { source })?;
+        // Whoever was faster has read the same.
+        let _ = owner.set(user.clone());
+        Ok(user)
     }
 }
 

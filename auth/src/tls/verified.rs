@@ -4,18 +4,19 @@
 //! connections that exist. Verifying a chain takes 15 to 60 µs, and a front proxy's is the same for all requests of all
 //! users. Whether a chain is good depends on the chain, the authorities and the time alone, and on the time only by the
 //! validity of its certificates. So a chain that was good is good until the first of them expires: the answer is that of
-//! verifying, not one that may be out of date.
+//! verifying, not one that may be out of date. What its first certificate says of its owner never changes, and is remembered with it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest;
 use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use umbra_apimachinery::user::UserInfo;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Chains that are remembered; beyond that, all are forgotten. Only holders of certificates that are trusted add to them.
-/// An entry has 48 bytes.
+/// An entry has some 100 bytes and what the certificate says of its owner, which is less than the certificate has.
 const CAPACITY: usize = 4096;
 
 /// What is known of a chain.
@@ -25,36 +26,48 @@ type Fingerprint = [u8; 32];
 #[derive(Debug, Clone, Default)]
 pub(super) struct VerifiedChains(Arc<Mutex<HashMap<Fingerprint, Good>>>);
 
-/// When a chain is good, in seconds since the epoch, both included.
-#[derive(Debug, Clone, Copy)]
+/// When a chain is good, in seconds since the epoch, both included, and whom it belongs to.
+#[derive(Debug, Clone, Default)]
 struct Good {
     from: u64,
     until: u64,
+    owner: Owner,
 }
 
+/// Whom the first certificate of a chain belongs to, once somebody has read it.
+pub(super) type Owner = Arc<OnceLock<Option<UserInfo>>>;
+
 impl VerifiedChains {
-    /// Says what `verify` says, without asking it where the answer is known.
+    /// Says what `verify` says, without asking it where the answer is known, and where to look for the owner.
     pub(super) fn verify<E>(
         &self,
         chain: &[CertificateDer<'_>],
         now: UnixTime,
         verify: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Owner, E> {
         let fingerprint = fingerprint(chain);
         let second = now.as_secs();
-        let known = self.0.lock().get(&fingerprint).copied();
-        if known.is_some_and(|good| (good.from..=good.until).contains(&second)) {
-            return Ok(());
+        let known = self.0.lock().get(&fingerprint).cloned();
+        if let Some(good) = known
+            && (good.from..=good.until).contains(&second)
+        {
+            return Ok(good.owner);
         }
         verify()?;
+        let owner = Owner::default();
         if let Some(until) = first_expiry(chain) {
             let mut chains = self.0.lock();
             if chains.len() >= CAPACITY {
                 chains.clear();
             }
-            chains.insert(fingerprint, Good { from: second, until });
+            let good = Good {
+                from: second,
+                until,
+                owner: Arc::clone(&owner),
+            };
+            chains.insert(fingerprint, good);
         }
-        Ok(())
+        Ok(owner)
     }
 
     #[cfg(test)]
@@ -125,7 +138,7 @@ mod tests {
         for number in 0..CAPACITY as u64 {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());
-            full.insert(key, Good { from: 0, until: 0 });
+            full.insert(key, Good::default());
         }
         drop(full);
         let other = chain(Duration::from_mins(5));
