@@ -99,9 +99,9 @@ pub enum ChildError {
     Http {
         /// The cluster.
         cluster: Arc<str>,
-        /// What hyper says.
+        /// What broke.
         #[source]
-        source: hyper::Error,
+        source: ProtocolError,
     },
     /// The response broke off.
     #[error("cluster {cluster}: response broke off: {source}")]
@@ -196,6 +196,18 @@ impl ChildError {
             None
         }
     }
+}
+
+/// How an exchange broke, in the protocol it was made in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// On a connection of HTTP/1.1.
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    /// On a connection of HTTP/2.
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
 }
 
 /// Why the hub has no credentials for a child.

@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt, io};
 
-use crate::error::ChildError;
+use crate::error::{ChildError, ProtocolError};
 
 /// Why a child does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,7 +85,20 @@ impl Failure {
         }
     }
 
-    fn of_http(error: &hyper::Error) -> Self {
+    fn of_protocol(error: &ProtocolError) -> Self {
+        match error {
+            ProtocolError::Http1(error) => Self::of_http1(error),
+            ProtocolError::Http2(error) => match error.get_io() {
+                Some(io) if Self::of_io(io) != Self::Unreachable => Self::of_io(io),
+                Some(_) => Self::ConnectionLost,
+                // It goes away, or has left while the request was under way.
+                None if error.is_go_away() && error.is_remote() => Self::ConnectionLost,
+                None => Self::NotServing,
+            },
+        }
+    }
+
+    fn of_http1(error: &hyper::Error) -> Self {
         let mut cause = error.source();
         let mut io = None;
         while let Some(error) = cause {
@@ -119,9 +132,11 @@ impl ChildError {
             Self::Credentials { .. } => Failure::NoCredentials,
             Self::CredentialsRefused { .. } => Failure::CredentialsRefused,
             Self::WrongCluster { .. } => Failure::WrongCluster,
-            Self::Http { source, .. } => Failure::of_http(source),
+            Self::Http { source, .. } => Failure::of_protocol(source),
             Self::Body { .. } => Failure::ConnectionLost,
-            Self::Json { .. } | Self::Status { .. } | Self::TooLong { .. } | Self::Protocol { .. } => Failure::NotServing,
+            Self::Json { .. } | Self::Status { .. } | Self::TooLong { .. } | Self::Protocol { .. } => {
+                Failure::NotServing
+            }
             _ => Failure::Unreachable,
         }
     }

@@ -43,7 +43,7 @@ impl Child {
             as_http1(&mut request, &uri);
             let response = sender.send_request(request).await.map_err(|source| ChildError::Http {
                 cluster: cluster(),
-                source,
+                source: source.into(),
             })?;
             if response.status() == StatusCode::UNAUTHORIZED {
                 self.credentials().refused(&current);

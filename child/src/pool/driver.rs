@@ -1,70 +1,65 @@
-//! Running one HTTP/2 connection, and learning how many streams its peer allows.
+//! Running one HTTP/2 connection: learning how many streams its peer allows, noticing that the peer is gone, and letting it hear
+//! of streams that were given up before others take their places.
 //!
-//! hyper tells the limit only through the connection, which a task of its own polls; the frame that brings the limit does not
-//! wake that task. Until SETTINGS have come, every step of hyper's tasks therefore wakes the driver; afterwards the driver
-//! looks whenever it runs anyway, which is with every request.
+//! A stream that is reset is free on this side at once, on the other only when the peer has read so. Callers that give up
+//! requests as fast as they send them would have the peer work on more than it allows, and it answers that by ending the
+//! connection for all (CVE-2023-44487 and what Go's server does about it). So the permit of such a stream comes back with the
+//! answer to a ping that was sent after the reset, as in Go's client (`pendingResets` in `net/http/internal/http2/transport.go`).
 
-use std::{
-    future::poll_fn,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
-use tokio::sync::{Notify, Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use h2::{Ping, PingPong, client::Connection};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::STREAMS_BEFORE_SETTINGS;
-use crate::{body::Body, transport::Io};
+use crate::transport::Io;
 
-/// Spawns hyper's own tasks where they can be waited for, and wakes the driver while the peer's SETTINGS are awaited.
-#[derive(Debug, Clone)]
-pub(super) struct Executor {
-    pub(super) tracker: TaskTracker,
-    pub(super) cancel: CancellationToken,
-    /// Whether SETTINGS have come.
-    pub(super) settled: Arc<AtomicBool>,
-    /// Told of every step of hyper's tasks until then.
-    pub(super) polled: Arc<Notify>,
+/// A dead peer is noticed within the sum of both.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The permits of streams that were given up and of which the peer may not have heard.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    permits: Mutex<Vec<OwnedSemaphorePermit>>,
+    some: Notify,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executor {
-    fn execute(&self, future: F) {
-        let (settled, polled) = (Arc::clone(&self.settled), Arc::clone(&self.polled));
-        let mut future = Box::pin(future);
-        let observed = poll_fn(move |context| {
-            let progress = future.as_mut().poll(context);
-            if !settled.load(Ordering::Relaxed) {
-                polled.notify_one();
-            }
-            progress
-        });
-        self.tracker
-            .spawn(self.cancel.clone().run_until_cancelled_owned(observed));
+impl GivenUp {
+    pub(super) fn put(&self, permit: OwnedSemaphorePermit) {
+        self.permits.lock().push(permit);
+        self.some.notify_one();
+    }
+
+    fn take(&self) -> Vec<OwnedSemaphorePermit> {
+        std::mem::take(&mut self.permits.lock())
     }
 }
 
 /// What follows the peer's limit while a connection runs.
 pub(super) struct Driver {
     pub(super) cluster: Arc<str>,
-    pub(super) executor: Executor,
     /// The streams that may be opened.
     pub(super) permits: Arc<Semaphore>,
     /// How many permits there are, used or not.
     pub(super) granted: usize,
     /// How many there may be, whatever the peer allows.
     pub(super) most: usize,
+    /// Whether SETTINGS have come.
+    pub(super) settled: bool,
     /// Told when SETTINGS have come or never will.
     pub(super) ready: Arc<Notify>,
+    pub(super) given_up: Arc<GivenUp>,
 }
 
 impl Driver {
     /// Makes the permits those that the peer's limit allows.
     fn adjust(&mut self, peer_allows: usize) {
-        if peer_allows != STREAMS_BEFORE_SETTINGS && !self.executor.settled.swap(true, Ordering::Relaxed) {
+        if peer_allows != STREAMS_BEFORE_SETTINGS && !self.settled {
+            self.settled = true;
             self.ready.notify_one();
         }
         let wanted = self.most.min(peer_allows);
@@ -78,31 +73,41 @@ impl Driver {
     }
 }
 
-type Connection = http2::Connection<TokioIo<Box<dyn Io>>, Body, Executor>;
-
 /// Runs a connection to its end.
-pub(super) async fn drive(connection: Connection, mut driver: Driver) {
-    let mut connection = Box::pin(connection);
-    let polled = Arc::clone(&driver.executor.polled);
+pub(super) async fn drive(mut connection: Connection<Box<dyn Io>, Bytes>, mut driver: Driver) {
+    let pings = connection.ping_pong().expect("nobody has asked for them before");
+    let mut silence = pin!(silence(pings, Arc::clone(&driver.given_up)));
+    let ended = poll_fn(|context| {
+        let progress = connection.poll_unpin(context);
+        if progress.is_pending() {
+            driver.adjust(connection.max_concurrent_send_streams());
+            if silence.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        progress.map(Some)
+    });
+    match ended.await {
+        None => tracing::debug!(cluster = %driver.cluster, "HTTP/2 connection ended: its peer does not answer pings"),
+        Some(Err(error)) => tracing::debug!(cluster = %driver.cluster, %error, "HTTP/2 connection ended"),
+        Some(Ok(())) => {}
+    }
+    driver.permits.close();
+    // Whoever waits for SETTINGS need not wait longer.
+    driver.ready.notify_one();
+}
+
+/// Pings the peer every now and then and after streams were given up, and ends when it does not answer.
+async fn silence(mut pings: PingPong, given_up: Arc<GivenUp>) {
     loop {
-        let step = poll_fn(|context| {
-            let progress = connection.as_mut().poll(context);
-            if progress.is_pending() {
-                driver.adjust(connection.as_ref().get_ref().current_max_send_streams());
-            }
-            progress
-        });
-        tokio::select! {
-            ended = step => {
-                if let Err(error) = ended {
-                    tracing::debug!(cluster = %driver.cluster, %error, "HTTP/2 connection ended");
-                }
-                driver.permits.close();
-                // Whoever waits for SETTINGS need not wait longer.
-                driver.ready.notify_one();
-                return;
-            }
-            () = polled.notified() => {}
+        // Either way it is time for a ping.
+        let _ = tokio::time::timeout(KEEP_ALIVE_INTERVAL, given_up.some.notified()).await;
+        let heard = given_up.take();
+        match tokio::time::timeout(KEEP_ALIVE_TIMEOUT, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => drop(heard),
+            // The connection ends on its own.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
         }
     }
 }

@@ -10,13 +10,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::client::conn::http1;
 use serde::Deserialize;
 
-use super::{DialFailure, Lease, Shared, as_http1};
+use super::{DialFailure, Lease, Shared, as_http1, as_http2, http2};
 use crate::{
     body::{Body, collect, empty},
     credentials::Current,
@@ -39,7 +36,7 @@ pub(crate) struct Expected {
 
 /// A connection that nothing has been sent on.
 pub(super) enum New<'a> {
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::Sender),
     Http1(&'a mut http1::SendRequest<Body>),
 }
 
@@ -105,7 +102,11 @@ async fn ask(connection: New<'_>, expected: &Expected, current: &Current) -> Res
     }
     match connection {
         New::Http2(mut sender) => {
-            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            as_http2(&mut request, &expected.namespace);
+            let response = sender
+                .send(request, None)
+                .await
+                .map_err(|failed| broken(&failed.error))?;
             read(response).await.map_err(|error| broken(&error))
         }
         New::Http1(sender) => {
@@ -118,7 +119,10 @@ async fn ask(connection: New<'_>, expected: &Expected, current: &Current) -> Res
     }
 }
 
-async fn read(response: Response<Incoming>) -> hyper::Result<(StatusCode, Bytes)> {
+async fn read<B>(response: Response<B>) -> Result<(StatusCode, Bytes), B::Error>
+where
+    B: http_body::Body<Data = Bytes>,
+{
     let (head, body) = response.into_parts();
     Ok((head.status, collect(body, LIMIT).await?.unwrap_or_default()))
 }
