@@ -205,7 +205,8 @@ mod tests {
         let listener = listen(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(health.clone().serve(listener, stop.clone()));
+        let tasks = TaskTracker::new();
+        tasks.spawn(health.clone().serve(listener, stop.clone()));
         let probe = async |path: &str| get(port, &format!("GET {path} HTTP/1.1\r\nhost: pod\r\n\r\n")).await;
 
         let live = probe("/livez").await;
@@ -230,7 +231,8 @@ mod tests {
         let posted = get(port, "POST /livez HTTP/1.1\r\nhost: pod\r\ncontent-length: 0\r\n\r\n").await;
         assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
         stop.cancel();
-        serving.await.unwrap();
+        tasks.close();
+        tasks.wait().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -135,7 +135,7 @@ impl Joiner {
         match clock::check(hub, "the hub").await {
             Ok(None) => {}
             Ok(Some(warning)) => eprintln!("warning: {warning}"),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.downcast().map_or_else(|own| own, explained)),
         }
         let request = json!({
             "apiVersion": umbra_api::API_VERSION,
