@@ -257,3 +257,11 @@ async fn a_token_of_nobody_is_refused() {
     let refused = name(&reviews(&hub), "t").await.unwrap_err();
     assert_eq!(refused, "the token is refused: the hub names no user for it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hub_makes_nobody_a_machine_of_umbra() {
+    let hub = Arc::new(FakeHub::default());
+    hub.issue("t", "umbra:bootstrap:east", &[]);
+    let refused = name(&reviews(&hub), "t").await.unwrap_err();
+    assert!(refused.contains("belongs to machines"), "{refused}");
+}

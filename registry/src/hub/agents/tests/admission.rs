@@ -13,7 +13,7 @@ use crate::hub::agents::AdmitJoinRequests;
 use crate::mirror::Mirror;
 use crate::request::RequestContext;
 
-fn context(user: UserInfo) -> RequestContext {
+pub(super) fn context(user: UserInfo) -> RequestContext {
     RequestContext {
         user: Arc::new(user),
         info: Arc::default(),

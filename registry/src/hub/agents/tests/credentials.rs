@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use umbra_apimachinery::status::Status;
 use umbra_auth::authenticate::{Credentials, RequestAuthenticator as _};
 use umbra_auth::certificates::{CertificateAuthority, CertificateRequest};
+use umbra_child::tunnel::Tunnels;
 
 use super::*;
+use crate::generic::subresource::Connector as _;
 use crate::hub::agents::tunnel::Validity;
-use crate::hub::agents::{AgentAuthenticator, AgentAuthority};
+use crate::hub::agents::{AgentAuthenticator, AgentAuthority, Agents, OpenTunnels};
 use crate::mirror::Mirror;
+use crate::request::RequestContext;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -92,4 +98,46 @@ async fn a_tunnel_ends_with_the_authority_of_its_certificate() {
     authority.replace(second, &trusted).unwrap();
     let reason = ends.await;
     assert!(reason.contains("not trusted any more"), "{reason}");
+}
+
+/// Asks for a tunnel as an agent does, on a connection that nothing comes of.
+async fn ask(tunnels: &OpenTunnels, user: &UserInfo) -> Result<u16, Status> {
+    let info = RequestInfo::parse("GET", "/apis/umbra.dev/v1alpha1/managedclusters/east/tunnel", "");
+    let context = RequestContext {
+        info: Arc::new(info),
+        ..super::admission::context(user.clone())
+    };
+    let mut request = Request::get("/")
+        .header("connection", "Upgrade")
+        .header("upgrade", umbra_child::tunnel::PROTOCOL)
+        .body(umbra_child::empty())
+        .unwrap();
+    let upgrade = hyper::upgrade::on(&mut request);
+    request.extensions_mut().insert(upgrade);
+    let answered = tunnels.connect(&context, request).await;
+    answered.map(|response| response.status().as_u16())
+}
+
+#[tokio::test]
+async fn an_agent_has_no_more_tunnels_than_there_is_room_for_and_nobody_else_has_any() {
+    let authority = authority();
+    let user = known(&authority, &issued(&authority)).expect("an agent");
+    let agents = Agents {
+        directory: Mirror::of(directory(&cluster(|_| {}), &request(|_| {}))),
+        tunnels: Tunnels::new(),
+        authority,
+    };
+    let tunnels = OpenTunnels::new(agents.clone(), TaskTracker::new(), CancellationToken::new());
+    // Nothing of them runs before this test waits for something.
+    for _ in 0..8 {
+        assert_eq!(ask(&tunnels, &user).await.unwrap(), 101);
+    }
+    let refused = ask(&tunnels, &user).await.unwrap_err();
+    assert_eq!(refused.code, 429, "{}", refused.message);
+    // The same in all but what it has proved itself with.
+    let mut claimed = user.clone();
+    claimed.machine = None;
+    assert_eq!(ask(&tunnels, &claimed).await.unwrap_err().code, 403);
+    agents.tunnels.close().await;
+    assert_eq!(ask(&tunnels, &user).await.unwrap(), 101);
 }
