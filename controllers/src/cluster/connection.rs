@@ -31,11 +31,11 @@ impl Problem {
 }
 
 impl Problem {
-    /// Whether it may be the credential alone, and the connection as good as before with another one.
+    /// Whether it may be the credential alone, and the connection as good as before with another one: also where it may not read
+    /// which cluster it is, which the one before may.
     pub(super) fn is_of_credential(&self) -> bool {
-        use crate::cluster::facts::{IDENTITY_UNKNOWN, VERSION_UNSUPPORTED};
         let wrong = umbra_child::Failure::WrongCluster.reason();
-        ![INVALID, EXEC_REFUSED, IDENTITY_UNKNOWN, VERSION_UNSUPPORTED, wrong].contains(&self.reason)
+        ![INVALID, EXEC_REFUSED, crate::cluster::facts::VERSION_UNSUPPORTED, wrong].contains(&self.reason)
     }
 }
 
@@ -310,6 +310,21 @@ mod tests {
         let files = json!({"client-certificate": "/a", "client-key": "/b"});
         let wanted = Wanted::of(&cluster, &kubeconfigs(&files), LocalCredentials::Allowed).unwrap();
         assert_eq!(wanted.config(&cluster, None).unwrap_err().reason, INVALID);
+    }
+
+    #[test]
+    fn what_a_credential_may_not_do_is_its_own_fault() {
+        for (reason, expected) in [
+            ("CredentialsRefused", true),
+            ("IdentityUnknown", true),
+            ("ConnectionRefused", true),
+            ("WrongCluster", false),
+            ("VersionUnsupported", false),
+            (INVALID, false),
+            (EXEC_REFUSED, false),
+        ] {
+            assert_eq!(Problem::new(reason, "").is_of_credential(), expected, "{reason}");
+        }
     }
 
     #[test]
