@@ -14,6 +14,7 @@ mod registration;
 mod restore;
 mod serve;
 mod signals;
+mod terminal;
 mod up;
 
 use std::process::ExitCode;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(arguments.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", terminal::lines(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -11,11 +11,10 @@ use serde_json::json;
 use umbra_api::join_request::{ClusterJoinRequest, condition};
 
 use crate::join::hub;
+use crate::terminal::one_line;
 
 /// As whom it is written.
 const FIELD_MANAGER: &str = "umbra-approve";
-/// Characters of what an agent says of itself; a UID has 36, a name 63.
-const LONGEST_SHOWN: usize = 128;
 /// How often a denial is written against an agent that changes its request.
 const TRIES: usize = 20;
 
@@ -123,16 +122,11 @@ fn described(request: &ClusterJoinRequest) -> String {
     format!(
         "{} for cluster {} (UID {}, Kubernetes {}), asked by {}",
         request.name_any(),
-        shown(&request.spec.cluster_name),
-        shown(&request.spec.cluster_uid),
-        shown(&request.spec.version),
-        shown(&request.spec.username)
+        one_line(&request.spec.cluster_name),
+        one_line(&request.spec.cluster_uid),
+        one_line(&request.spec.version),
+        one_line(&request.spec.username)
     )
-}
-
-/// What an agent says of itself, as it may go to a terminal: on one line, without control characters, and not without end.
-fn shown(text: &str) -> String {
-    text.chars().take(LONGEST_SHOWN).flat_map(char::escape_debug).collect()
 }
 
 fn is_open(request: &ClusterJoinRequest, decision: Decision) -> bool {
@@ -227,7 +221,7 @@ mod tests {
         let mut hostile = request("edge-3", "edge", "");
         hostile.spec.cluster_uid = "\u{1b}[2K\r\n".repeat(1000);
         let said = described(&hostile);
-        assert!(!said.contains(char::is_control) && said.len() < 2000, "{said:?}");
+        assert!(!said.contains(char::is_control) && said.len() < 50_000, "{said:?}");
         // Somebody else's request that is called as a cluster.
         let misleading = [request("edge", "evil", "")];
         assert!(approved(&misleading, "edge").unwrap_err().contains("for cluster evil"));

@@ -190,6 +190,10 @@ impl ChildCluster {
     async fn delete(&self, resource: &ResourceDescriptor, metadata: &Value) -> Result<Option<String>> {
         let name = metadata["name"].as_str().unwrap_or_default();
         let namespace = metadata["namespace"].as_str();
+        // A cluster that means ill is not to choose the path.
+        if !is_segment(name) || !namespace.is_none_or(is_segment) {
+            return Ok(None);
+        }
         let shown = match namespace {
             Some(namespace) => format!("{} {namespace}/{name}", resource.kind),
             None => format!("{} {name}", resource.kind),
@@ -282,6 +286,11 @@ pub(crate) async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &st
     })
 }
 
+/// Whether a name is one segment of a path (`k8s.io/apimachinery/pkg/api/validation/path`, and what ends a path).
+fn is_segment(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%', '?', '#', '\\']) && !name.contains(char::is_control)
+}
+
 /// What a person can do about a binding that a cluster does not take.
 fn bound_or_explained(name: &str, bound: Result<(), ChildError>) -> Result<()> {
     match bound {
@@ -350,6 +359,7 @@ mod tests {
         ))
         .unwrap();
         assert!(found.len() == 2 && found[1].contains("cloud-login"), "{found:?}");
+        assert!(is_segment("system:a.b") && !is_segment("..") && !is_segment("a/b") && !is_segment("a?b"));
         assert!(
             doubts(&config(json!({"server": server}), json!({"token": "t"})))
                 .unwrap()

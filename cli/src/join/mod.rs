@@ -24,6 +24,7 @@ use crate::duration::duration;
 use crate::progress::Progress;
 use crate::registration::{Administrators, Registration, binding_name, create, wait_until_ready, write_secret};
 use crate::signals::interrupted;
+use crate::terminal::one_line;
 use child::ChildCluster;
 
 /// What `umbra join` takes.
@@ -279,14 +280,14 @@ fn announce(name: &str, cluster: &ManagedCluster, hub_kubeconfig: &std::path::Pa
     let nodes = status.nodes.map_or(String::new(), |nodes| {
         format!(", {nodes} node{}", if nodes == 1 { "" } else { "s" })
     });
-    let version = &status.version;
+    let version = one_line(&status.version);
     let mut out = std::io::stdout().lock();
     match hub::condition(cluster, condition::SYNCED) {
         Some(synced) if synced.status != "True" => {
             writeln!(
                 out,
                 "{name} has joined (Kubernetes {version}{nodes}); it is still being copied: {}",
-                synced.message
+                one_line(&synced.message)
             )?;
         }
         _ => writeln!(

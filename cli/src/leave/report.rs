@@ -8,6 +8,7 @@ use umbra_registry::fleet::names::FLEET_LABEL;
 
 use super::agent;
 use crate::registration::binding_name;
+use crate::terminal::{lines, one_line};
 
 /// What was done in the child, also where it was not completed.
 #[derive(Debug, Default)]
@@ -60,12 +61,13 @@ pub(super) fn write(
         writeln!(out, "deleted from the cluster: ClusterRoleBinding {binding}")?;
     }
     for placed in &cleaned.placed {
-        writeln!(out, "deleted from the cluster: {placed}")?;
+        writeln!(out, "deleted from the cluster: {}", one_line(placed))?;
     }
     for namespace in &cleaned.namespaces {
         writeln!(
             out,
-            "kept in the cluster: Namespace {namespace}, which a fleet made; delete it if nothing in it is needed"
+            "kept in the cluster: Namespace {}, which a fleet made; delete it if nothing in it is needed",
+            one_line(namespace)
         )?;
     }
     if cleaned.agent != Removal::None {
@@ -90,7 +92,8 @@ pub(super) fn write(
     };
     writeln!(
         out,
-        "warning: what Umbra made in the cluster may still be there: {error:#}"
+        "warning: what Umbra made in the cluster may still be there: {}",
+        lines(&format!("{error:#}"))
     )?;
     writeln!(out, "to remove it:")?;
     if !cleaned.binding {
