@@ -130,7 +130,7 @@ show-children: build kube ## show every item of reaching the children: what, fig
 	$(E2E_ENVIRONMENT) $(CHILDREN_LONG) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
 		-- proxying:: tunnel:: join:: repertoire:: specs:: >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
 	@# Alone: how long requests take to a child without a fault is measured.
-	$(E2E_ENVIRONMENT) $(CHILDREN_LONG) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked -p umbra-e2e --test e2e --profile $(PROFILE) \
+	$(E2E_ENVIRONMENT) $(CHILDREN_LONG) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
 		-- faults:: --test-threads=1 >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
 	@grep -E '^SKIPPED' $(RESULTS)/children.log || true
 	@tests/show/table.sh tests/show/children.tsv $(RESULTS)/children.tsv
