@@ -14,7 +14,7 @@ use h2::{Ping, PingPong, client::Connection};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::STREAMS_BEFORE_SETTINGS;
+use super::{STREAMS_BEFORE_SETTINGS, http2::Ended};
 use crate::transport::Io;
 
 /// A dead peer is noticed within the sum of both.
@@ -53,6 +53,7 @@ pub(super) struct Driver {
     /// Told when SETTINGS have come or never will.
     pub(super) ready: Arc<Notify>,
     pub(super) given_up: Arc<GivenUp>,
+    pub(super) ended: Arc<Ended>,
 }
 
 impl Driver {
@@ -76,7 +77,7 @@ impl Driver {
 /// Runs a connection to its end.
 pub(super) async fn drive(mut connection: Connection<Box<dyn Io>, Bytes>, mut driver: Driver) {
     let pings = connection.ping_pong().expect("nobody has asked for them before");
-    let mut silence = pin!(silence(pings, Arc::clone(&driver.given_up)));
+    let mut silence = pin!(silence(pings, Arc::clone(&driver.given_up), Arc::clone(&driver.ended)));
     let ended = poll_fn(|context| {
         let progress = connection.poll_unpin(context);
         if progress.is_pending() {
@@ -98,11 +99,12 @@ pub(super) async fn drive(mut connection: Connection<Box<dyn Io>, Bytes>, mut dr
 }
 
 /// Pings the peer every now and then and after streams were given up, and ends when it does not answer.
-async fn silence(mut pings: PingPong, given_up: Arc<GivenUp>) {
+async fn silence(mut pings: PingPong, given_up: Arc<GivenUp>, ended: Arc<Ended>) {
     loop {
         // Either way it is time for a ping.
         let _ = tokio::time::timeout(KEEP_ALIVE_INTERVAL, given_up.some.notified()).await;
         let heard = given_up.take();
+        ended.clear();
         match tokio::time::timeout(KEEP_ALIVE_TIMEOUT, pings.ping(Ping::opaque())).await {
             Ok(Ok(_)) => drop(heard),
             // The connection ends on its own.

@@ -27,6 +27,7 @@ use http::{
     header::{AUTHORIZATION, CONTENT_LENGTH, HOST},
 };
 use http_body::{Body as _, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::DropGuard;
 
@@ -43,8 +44,27 @@ const SEND_BUFFER: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     requests: SendRequest<Bytes>,
+    ended: Arc<Ended>,
     given_up: Arc<GivenUp>,
     shared: Arc<Shared>,
+}
+
+/// Streams that have ended and that `h2` has not been told to forget.
+///
+/// It wakes the connection when it is, for nothing while there are others; another thread would be woken for it with every
+/// response. A request wakes the connection anyway, so they are dropped with the next one, or the next ping.
+#[derive(Debug, Default)]
+pub(super) struct Ended(Mutex<Vec<RecvStream>>);
+
+impl Ended {
+    fn put(&self, stream: RecvStream) {
+        self.0.lock().push(stream);
+    }
+
+    pub(super) fn clear(&self) {
+        let ended = std::mem::take(&mut *self.0.lock());
+        drop(ended);
+    }
 }
 
 /// A request that has no response.
@@ -85,7 +105,7 @@ pub(super) async fn connect(
         .await?;
     let permits = Arc::new(Semaphore::new(STREAMS_BEFORE_SETTINGS));
     let ready = Arc::new(Notify::new());
-    let given_up = Arc::<GivenUp>::default();
+    let (given_up, ended) = (Arc::<GivenUp>::default(), Arc::<Ended>::default());
     let driver = Driver {
         cluster: Arc::clone(&shared.cluster),
         permits: Arc::clone(&permits),
@@ -94,6 +114,7 @@ pub(super) async fn connect(
         settled: false,
         ready: Arc::clone(&ready),
         given_up: Arc::clone(&given_up),
+        ended: Arc::clone(&ended),
     };
     let driven = drive(connection, driver);
     shared
@@ -101,6 +122,7 @@ pub(super) async fn connect(
         .spawn(shared.cancel.clone().run_until_cancelled_owned(driven));
     let sender = Sender {
         requests,
+        ended,
         given_up,
         shared: Arc::new(shared.clone()),
     };
@@ -147,10 +169,14 @@ impl Sender {
         say_length(&mut head, &body);
         let ended = body.is_end_stream();
         let (response, stream) = self.requests.send_request(Request::from_parts(head, ()), ended)?;
+        self.ended.clear();
         let mut held = Held { permit, given_up };
         let upload = if ended { None } else { self.upload(stream, body).await };
         match response.await {
-            Ok(response) => Ok(response.map(|stream| Received::new(stream, upload, held))),
+            Ok(response) => {
+                let ended = Arc::clone(&self.ended);
+                Ok(response.map(|stream| Received::new(stream, ended, upload, held)))
+            }
             Err(error) => {
                 held.release();
                 Err(error.into())
@@ -245,7 +271,9 @@ impl Upload {
 
 /// The body of a response as it comes. The window opens as it is read.
 pub(super) struct Received {
-    stream: RecvStream,
+    /// There until this is dropped.
+    stream: Option<RecvStream>,
+    ended: Arc<Ended>,
     /// Whether trailers are next.
     all_data: bool,
     /// Ends the body of the request with that of the response.
@@ -277,9 +305,10 @@ impl Drop for Held {
 }
 
 impl Received {
-    fn new(stream: RecvStream, upload: Option<DropGuard>, held: Held) -> Self {
+    fn new(stream: RecvStream, ended: Arc<Ended>, upload: Option<DropGuard>, held: Held) -> Self {
         Self {
-            stream,
+            stream: Some(stream),
+            ended,
             all_data: false,
             _upload: upload,
             held,
@@ -296,8 +325,9 @@ impl Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        if self.stream.is_end_stream() {
+        if let Some(stream) = self.stream.take_if(|stream| stream.is_end_stream()) {
             self.held.release();
+            self.ended.put(stream);
         }
     }
 }
@@ -310,27 +340,31 @@ impl http_body::Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.all_data {
-            match ready!(self.stream.poll_data(context)) {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else {
+            return Poll::Ready(None);
+        };
+        if !this.all_data {
+            match ready!(stream.poll_data(context)) {
                 Some(Ok(data)) => {
                     // Fails only where the stream has ended, and then there is nothing to open.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    let _ = stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.all_data = true,
+                None => this.all_data = true,
             }
         }
-        let trailers = ready!(self.stream.poll_trailers(context)).transpose();
+        let trailers = ready!(stream.poll_trailers(context)).transpose();
         Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.stream.is_end_stream() {
+        if self.is_end_stream() {
             return SizeHint::with_exact(0);
         }
         SizeHint::default()
