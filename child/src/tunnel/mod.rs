@@ -17,7 +17,8 @@
 //! HTTP proxies on the way are passed by `CONNECT`.
 //!
 //! **Trust.** The hub believes a tunnel no more than a child: it never answers streams that the agent opens (one ends the
-//! tunnel), and what it buffers is bounded ([`mux`]). The agent believes the hub, which acts in the child with the agent's
+//! tunnel), and what it buffers is bounded, in payload ([`mux`]) and in frames ([`frames`]). Nor are there more tunnels of a cluster or
+//! an agent than [`Tunnels::reserve`] gives room to. The agent believes the hub, which acts in the child with the agent's
 //! permissions; that is what it is there for.
 //!
 //! **Time.** The hub sends a heartbeat every 5 s and the agent returns it. Who hears nothing for 15 s takes the other for

@@ -8,7 +8,8 @@
 //! A stream is asked for at the other replica's own port: `GET …/managedclusters/{cluster}/tunnel` with
 //! `Upgrade: umbra-stream/1`. Both sides prove themselves by certificates of the agents' authority, which all replicas share:
 //! the asking one as the user `umbra:replica`, the asked one by the name [`REPLICA_NAME`], which it shows to whoever asks for
-//! that name alone. So no address needs to be in a certificate, and nothing that anybody else trusts is involved. What is
+//! that name alone. When the authority changes, they get other certificates, and what is known of the other replicas is made anew.
+//! So no address needs to be in a certificate, and nothing that anybody else trusts is involved. What is
 //! asked for at a replica is served by tunnels that end there and never passed on, so there are no loops.
 
 mod peers;

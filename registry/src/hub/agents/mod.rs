@@ -8,8 +8,13 @@
 //! | agent | a certificate of the agents' authority | open tunnels of its cluster; read its own ClusterJoinRequest and replace the key in it |
 //! | replica | a certificate of the agents' authority | open streams of tunnels that end here |
 //!
+//! Who is a machine says [`umbra_apimachinery::user::UserInfo::machine`], which [`AgentAuthenticator`] sets and nobody else: names and
+//! groups, which others can give somebody, make nobody one. What a machine may write is small ([`AdmitJoinRequests`]) and comes no
+//! faster than is needed; of tunnels it has no more than there is room for ([`Tunnels::reserve`]).
+//!
 //! A certificate names the agent's cluster, the UID of the ManagedCluster, and the ClusterJoinRequest it was issued for with
-//! its UID. It counts only while all of these are there, the mode is `Tunnel`, and the request is approved and not denied.
+//! its UID. It counts only while all of these are there, the mode is `Tunnel`, the request is approved and not denied, and the
+//! authority that issued it is trusted.
 //! That is asked for every request and, while a tunnel lives, at every change: so whatever takes one of them away cuts the
 //! tunnel, and what comes in its place under the same name lets no old certificate back in.
 

@@ -447,6 +447,20 @@ fn an_agent_is_nobody_but_its_own_cluster() {
     assert_eq!(made["spec"]["username"], "umbra:bootstrap:guest");
     assert_ne!(made["status"]["conditions"][0]["reason"], "Mine");
 
+    // Nor may it write as often as it likes.
+    let insisted = (0..30)
+        .map(|_| {
+            bearer
+                .run_with(&request("mine", "guest", "umbra:agent:guest"), create)
+                .expect_failure()
+        })
+        .find(|said| !said.contains("already exists"));
+    assert!(
+        insisted.as_ref().is_some_and(|said| said.contains("writes too often")),
+        "{insisted:?}"
+    );
+    refused.set(refused.get() + 1);
+
     // Nobody becomes a machine, not even who may impersonate everybody.
     let root = hub.root();
     for claimed in [
@@ -605,6 +619,11 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
     let moved = began.elapsed();
     aggregated.start_again(0);
     through(0);
+
+    // Whoever deletes the authority takes back all that it has issued, also from tunnels that are there.
+    aggregated.root().ok("delete secret umbra-agents -n umbra-system");
+    says(&elsewhere, "the hub keeps refusing the certificate");
+    says(&agent, "the hub keeps refusing the certificate");
     agent.signal(Signal::KILL);
     drop(elsewhere);
     aggregated.lead_to(None);
@@ -612,7 +631,7 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
     spare.kubectl().ok("delete namespace far --timeout=90s");
     spare.kubectl().ok("delete clusterrolebinding far");
     item.pass(&format!(
-        "both ways; {:.1} s after kill -9 of the one with the tunnel",
+        "both ways; {:.1} s after kill -9 of the one with the tunnel; refused once the authority is gone",
         moved.as_secs_f64()
     ));
 }
