@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 use umbra_registry::resource::Body;
+use umbra_show::Item;
 
 use super::fake::{FakeHub, get, request, send};
 use crate::audit::{AuditLog, Destination, Rotation};
@@ -229,6 +230,7 @@ async fn too_many_are_sent_away_until_one_is_done() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_reads_gives_its_place_back() {
+    let item = Item::open("children.attacks.unread");
     let server: ApiServer = FakeHub::new(0, 0).server_with(|builder| builder.in_flight(1, 1));
     let read = async |held: http::Response<Body>| held.into_body().collect().await;
     let held = server.clone().oneshot(request("GET", POD, &[], "")).await.unwrap();
@@ -240,6 +242,7 @@ async fn an_answer_that_nobody_reads_gives_its_place_back() {
     let answered = server.clone().oneshot(request("GET", POD, &[], "")).await.unwrap();
     assert!(read(answered).await.is_ok());
     assert_eq!(server.unread().count(), 0);
+    item.pass("429 until it is given up, then served");
 }
 
 #[tokio::test]
