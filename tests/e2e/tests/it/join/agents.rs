@@ -5,19 +5,22 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use base64::Engine as _;
-use umbra_e2e::any_hub::AnyHub as _;
+use umbra_e2e::any_hub::AnyHub;
 use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment::{self, Programs};
-use umbra_e2e::hub::{Hub, umbra};
+use umbra_e2e::hub::umbra;
 use umbra_e2e::identity::{self, Context, Credential};
 use umbra_e2e::kubectl::Outcome;
 use umbra_e2e::process::Process;
+use umbra_e2e::world::World;
 
 use super::scene::GUEST;
 
 pub(super) struct Agents<'a> {
     programs: &'a Programs,
-    pub(super) hub: Hub,
+    pub(super) hub: Box<dyn AnyHub>,
+    /// The hub's own address: behind a kube-apiserver it is not that of the kube-apiserver.
+    url: String,
     pub(super) cluster: &'a Cluster,
     folder: PathBuf,
 }
@@ -29,12 +32,26 @@ pub(super) struct Agent {
 }
 
 impl<'a> Agents<'a> {
-    pub(super) fn new(programs: &'a Programs, cluster: &'a Cluster) -> Self {
+    pub(super) fn new(world: &'a World, cluster: &'a Cluster) -> Self {
+        let hub = world.another_hub();
+        let folder = environment::folder("agents");
+        let (url, authority_pem) = match hub.aggregated() {
+            Some(aggregated) => (
+                format!("https://127.0.0.1:{}", aggregated.port()),
+                aggregated.authority_pem(),
+            ),
+            None => (
+                hub.url(),
+                identity::authority(hub.folder()).certificate_pem().to_owned(),
+            ),
+        };
+        std::fs::write(folder.join("ca.crt"), authority_pem).expect("written");
         Self {
-            programs,
-            hub: Hub::start(programs, &[]),
+            programs: world.programs,
+            hub,
+            url,
             cluster,
-            folder: environment::folder("agents"),
+            folder,
         }
     }
 
@@ -49,7 +66,8 @@ impl<'a> Agents<'a> {
             "--hub-kubeconfig",
             &kubeconfig.to_string_lossy(),
         ];
-        self.hub.umbra(&[hub.as_slice(), flags].concat())
+        let address = ["--agent-hub", &self.url];
+        self.hub.umbra(&[hub.as_slice(), &address, flags].concat())
     }
 
     /// The same, and applies what was printed.
@@ -88,8 +106,8 @@ impl<'a> Agents<'a> {
         let port = environment::free_port();
         let mut command = umbra(self.programs);
         command
-            .args(["agent", "--hub", &self.hub.url(), "--cluster", GUEST, "--hub-ca-file"])
-            .arg(self.hub.folder().join("ca.crt"))
+            .args(["agent", "--hub", &self.url, "--cluster", GUEST, "--hub-ca-file"])
+            .arg(self.folder.join("ca.crt"))
             .arg("--bootstrap-token-file")
             .arg(self.folder.join("token"))
             .arg("--kubeconfig")

@@ -1,6 +1,5 @@
 //! An agent that a person has to approve.
 
-use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
@@ -22,7 +21,7 @@ fn a_person_decides_about_an_agent() {
     let Some(world) = World::shared() else { return };
     let item = Item::open("children.approval");
     let spare = World::spare();
-    let agents = Agents::new(world.programs, &spare);
+    let agents = Agents::new(&world, &spare);
     agents.join_and_apply(&["--manual-approval"]);
     let nobody_asked = agents.decide("approve", GUEST).expect_failure();
     assert!(nobody_asked.contains("no cluster guest has one"), "{nobody_asked}");

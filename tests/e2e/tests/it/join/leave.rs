@@ -1,6 +1,5 @@
 //! A cluster with a tunnel leaves, and its agent with it.
 
-use umbra_e2e::any_hub::AnyHub as _;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
@@ -33,7 +32,7 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
         }
     });
     let before = inventory(&spare);
-    let agents = Agents::new(world.programs, &spare);
+    let agents = Agents::new(&world, &spare);
     let nothing_left = |how: &str| {
         wait::until(&format!("{how}: nothing is left"), wait::DEADLINE, || {
             let after = inventory(&spare);
