@@ -103,7 +103,7 @@ fn meant(all: Vec<ClusterJoinRequest>, name: &str, decision: Decision) -> Result
         && decision == Decision::Approve
     {
         bail!(
-            "{} has been denied; delete it, and the agent asks again",
+            "{} has been denied; delete it, and the agent asks again with another token of `umbra join NAME --tunnel`",
             denied.name_any()
         );
     }
