@@ -119,5 +119,5 @@ fn replicas_write_down_who_did_what_where() {
     item.pass(&format!("{of_user} requests of the user, each once"));
     hub.leave(GUEST).expect_success();
     direct.ok(format!("delete clusterrolebinding {USER}"));
-    direct.ok("delete namespace audited --wait=false");
+    direct.ok("delete namespace audited --timeout=90s");
 }

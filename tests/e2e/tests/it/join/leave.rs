@@ -131,6 +131,6 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
     direct.ok("delete namespace umbra-agent --timeout=90s");
     direct.ok("delete clusterrole,clusterrolebinding umbra:agent:read umbra:agent:impersonate umbra:agent:place");
     direct.ok("delete clusterrolebinding -l app.kubernetes.io/managed-by=umbra");
-    direct.ok(["delete", "namespace", NAMESPACE, "--wait=false"]);
+    direct.ok(["delete", "namespace", NAMESPACE, "--timeout=90s"]);
     item.pass("0 objects left through the tunnel, by what it says, with a context; another hub's agent stays");
 }
