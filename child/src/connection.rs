@@ -42,6 +42,7 @@ fn sizes(lane: Lane, limits: Limits) -> Sizes {
         streams: 80,
         requests,
         window,
+        reads_ahead: lane == Lane::Streams,
     }
 }
 

@@ -187,6 +187,11 @@ impl ChildError {
         )
     }
 
+    /// Whether the child has said that it has not processed the request, which may be sent again.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Http { source, .. } if source.is_unprocessed())
+    }
+
     /// The HTTP status of the child's own answer, for [`ChildError::Status`].
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
@@ -208,6 +213,26 @@ pub enum ProtocolError {
     /// On a connection of HTTP/2.
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    /// The headers or trailers of the response are longer than Go's servers allow.
+    #[error("its headers have more than {limit} bytes")]
+    HeadersTooLong {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl ProtocolError {
+    /// Whether the peer has certainly not processed the request: it went away before (RFC 9113, section 6.8), or refused the
+    /// stream (section 8.7).
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Http2(error) => {
+                error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+            }
+            Self::Http1(_) | Self::HeadersTooLong { .. } => false,
+        }
+    }
 }
 
 /// Why the hub has no credentials for a child.

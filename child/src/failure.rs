@@ -88,6 +88,7 @@ impl Failure {
     fn of_protocol(error: &ProtocolError) -> Self {
         match error {
             ProtocolError::Http1(error) => Self::of_http1(error),
+            ProtocolError::HeadersTooLong { .. } => Self::NotServing,
             ProtocolError::Http2(error) => match error.get_io() {
                 Some(io) if Self::of_io(io) != Self::Unreachable => Self::of_io(io),
                 Some(_) => Self::ConnectionLost,

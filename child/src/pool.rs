@@ -12,11 +12,14 @@
 //!
 //! A peer that does not negotiate HTTP/2 gets one HTTP/1.1 connection per request, kept for the next one.
 
+mod ahead;
 mod driver;
 mod http1;
 mod http2;
 mod places;
+mod received;
 mod shared;
+mod upload;
 mod verify;
 
 use std::{
@@ -68,6 +71,8 @@ pub(crate) struct Sizes {
     pub(crate) requests: usize,
     /// Bytes a stream may be sent ahead of its reader.
     pub(crate) window: u32,
+    /// Whether what is sent ahead is kept outside of the connection, because readers may stall for long ([`ahead`]).
+    pub(crate) reads_ahead: bool,
 }
 
 /// The connections of one lane.
@@ -99,6 +104,7 @@ pub(crate) enum Lease {
     Http1 {
         sender: Http1Sender<Body>,
         generation: u64,
+        epoch: u64,
     },
 }
 
@@ -166,8 +172,9 @@ impl Pool {
 
     /// Forgets all connections. What is under way on them goes on.
     pub(crate) fn discard(&self) {
-        self.http2.lock().clear();
+        // What is being dialled leads where connections are not to lead any more, and is not kept either.
         self.http1.clear();
+        self.http2.lock().clear();
     }
 
     /// How many HTTP/2 connections there are.
@@ -192,10 +199,14 @@ impl Pool {
                     Err(http2::Failed { unsent, error }) => Err(Unanswered { unsent, place, error }),
                 }
             }
-            Lease::Http1 { mut sender, generation } => {
+            Lease::Http1 {
+                mut sender,
+                generation,
+                epoch,
+            } => {
                 as_http1(&mut request, &uri);
                 match sender.try_send_request(request).await {
-                    Ok(response) => Ok(self.http1.returned_by(response, sender, generation, place)),
+                    Ok(response) => Ok(self.http1.returned_by(response, (sender, generation, epoch), place)),
                     Err(mut failed) => Err(Unanswered {
                         unsent: failed.take_message().map(|mut unsent| {
                             *unsent.uri_mut() = uri;
@@ -255,8 +266,12 @@ impl Pool {
                 }
             }
         }
-        let (sender, generation) = self.http1.take(generation)?;
-        Some(Lease::Http1 { sender, generation })
+        let (sender, generation, epoch) = self.http1.take(generation)?;
+        Some(Lease::Http1 {
+            sender,
+            generation,
+            epoch,
+        })
     }
 
     async fn dial(&self, current: &Current) -> Result<Lease, DialFailure> {
@@ -270,6 +285,7 @@ impl Pool {
     }
 
     async fn dial_once(&self, current: &Current) -> Result<Lease, DialFailure> {
+        let epoch = self.http1.epoch();
         let dialled = self
             .shared
             .connector
@@ -286,13 +302,17 @@ impl Pool {
             return Ok(Lease::Http1 {
                 sender: self.shared.speak_http1(connected, current).await?,
                 generation: current.generation,
+                epoch,
             });
         }
         let connection = self.http2_connection(connected, current.generation).await;
         let (mut lease, connection) =
             connection.map_err(|error| DialFailure::new(Failure::ConnectionLost, error.to_string()))?;
         self.shared.verify(lease.as_new(), current).await?;
-        self.http2.lock().push(connection);
+        let mut connections = self.http2.lock();
+        if self.http1.epoch() == epoch {
+            connections.push(connection);
+        }
         Ok(lease)
     }
 

@@ -93,6 +93,10 @@ impl http_body::Body for Begun {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Trailers are still to come, and a length of nothing would be the end of them over HTTP/1.1.
+        if self.first.as_ref().is_some_and(Frame::is_trailers) {
+            return SizeHint::default();
+        }
         let first = self.first.as_ref().and_then(Frame::data_ref);
         let first = first.map_or(0, |data| data.remaining() as u64);
         let rest = self.rest.size_hint();

@@ -66,7 +66,8 @@ impl Child {
 
     /// Sends a request on the connections of `lane`.
     ///
-    /// After a 401, credentials that can be renewed are, and a request without a body is sent once more.
+    /// After a 401, credentials that can be renewed are, and a request without a body is sent once more; so is one that the child has
+    /// not processed, because it was going away.
     ///
     /// # Errors
     ///
@@ -124,14 +125,21 @@ impl Child {
 
     async fn exchange(&self, lane: Lane, mut request: Request<Body>, turn: Turn) -> Result<Response<Body>, ChildError> {
         self.0.base.rebase(request.uri_mut())?;
-        let again = request.body().is_end_stream().then(|| {
+        let mut again = request.body().is_end_stream().then(|| {
             let mut again = Request::new(());
             again.method_mut().clone_from(request.method());
             again.uri_mut().clone_from(request.uri());
             again.headers_mut().clone_from(request.headers());
             again.map(|()| empty())
         });
-        let (response, used) = self.once(lane, request, turn).await?;
+        let answer = match self.once(lane, request, turn).await {
+            Err(error) if error.is_unprocessed() => match again.take() {
+                Some(again) => self.once(lane, again, turn).await,
+                None => Err(error),
+            },
+            answer => answer,
+        };
+        let (response, used) = answer?;
         if response.status() != StatusCode::UNAUTHORIZED || !self.credentials().refused(&used) {
             return Ok(response);
         }

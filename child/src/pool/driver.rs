@@ -6,15 +6,28 @@
 //! connection for all (CVE-2023-44487 and what Go's server does about it). So the permit of such a stream comes back with the
 //! answer to a ping that was sent after the reset, as in Go's client (`pendingResets` in `net/http/internal/http2/transport.go`).
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use h2::{Ping, PingPong, client::Connection};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+};
 
-use super::{STREAMS_BEFORE_SETTINGS, http2::Ended};
+use super::{STREAMS_BEFORE_SETTINGS, received::Ended};
 use crate::transport::Io;
 
 /// A dead peer is noticed within the sum of both.
@@ -54,6 +67,8 @@ pub(super) struct Driver {
     pub(super) ready: Arc<Notify>,
     pub(super) given_up: Arc<GivenUp>,
     pub(super) ended: Arc<Ended>,
+    /// How often something was read of the peer.
+    pub(super) reads: Arc<AtomicU64>,
 }
 
 impl Driver {
@@ -75,9 +90,10 @@ impl Driver {
 }
 
 /// Runs a connection to its end.
-pub(super) async fn drive(mut connection: Connection<Box<dyn Io>, Bytes>, mut driver: Driver) {
+pub(super) async fn drive(mut connection: Connection<Heard, Bytes>, mut driver: Driver) {
     let pings = connection.ping_pong().expect("nobody has asked for them before");
-    let mut silence = pin!(silence(pings, Arc::clone(&driver.given_up), Arc::clone(&driver.ended)));
+    let given_up = (Arc::clone(&driver.given_up), Arc::clone(&driver.ended));
+    let mut silence = pin!(silence(pings, given_up, Arc::clone(&driver.reads)));
     let ended = poll_fn(|context| {
         let progress = connection.poll_unpin(context);
         if progress.is_pending() {
@@ -98,18 +114,85 @@ pub(super) async fn drive(mut connection: Connection<Box<dyn Io>, Bytes>, mut dr
     driver.ready.notify_one();
 }
 
-/// Pings the peer every now and then and after streams were given up, and ends when it does not answer.
-async fn silence(mut pings: PingPong, given_up: Arc<GivenUp>, ended: Arc<Ended>) {
+/// Pings the peer every now and then and after streams were given up, and ends when nothing comes of it any more. A peer from which
+/// bytes come is there, also where the answer to the ping is behind many of them.
+async fn silence(mut pings: PingPong, (given_up, ended): (Arc<GivenUp>, Arc<Ended>), reads: Arc<AtomicU64>) {
     loop {
         // Either way it is time for a ping.
         let _ = tokio::time::timeout(KEEP_ALIVE_INTERVAL, given_up.some.notified()).await;
         let heard = given_up.take();
         ended.clear();
-        match tokio::time::timeout(KEEP_ALIVE_TIMEOUT, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => drop(heard),
-            // The connection ends on its own.
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => return,
+        let mut answered = pin!(pings.ping(Ping::opaque()));
+        loop {
+            let before = reads.load(Ordering::Relaxed);
+            match tokio::time::timeout(KEEP_ALIVE_TIMEOUT, &mut answered).await {
+                Ok(Ok(_)) => break,
+                // The connection ends on its own.
+                Ok(Err(_)) => return std::future::pending().await,
+                Err(_) if reads.load(Ordering::Relaxed) == before => return,
+                Err(_) => {}
+            }
         }
+        drop(heard);
+    }
+}
+
+/// A stream that knows how often something was read of it.
+pub(super) struct Heard {
+    io: Box<dyn Io>,
+    reads: Arc<AtomicU64>,
+}
+
+impl Heard {
+    pub(super) fn new(io: Box<dyn Io>) -> Self {
+        Self {
+            io,
+            reads: Arc::default(),
+        }
+    }
+
+    pub(super) fn reads(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.reads)
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

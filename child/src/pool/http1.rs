@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -36,35 +39,52 @@ struct Idle {
     since: Instant,
 }
 
+/// A connection, the generation of the credentials it was made with, and the epoch it was made in.
+type Leased = (http1::SendRequest<Body>, u64, u64);
+
 /// The connections that wait. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct IdleConnections(Arc<Mutex<Vec<Idle>>>);
+pub(super) struct IdleConnections(Arc<Connections>);
+
+#[derive(Debug, Default)]
+struct Connections {
+    idle: Mutex<Vec<Idle>>,
+    /// How often all connections were forgotten. One of an earlier epoch is not kept.
+    epoch: AtomicU64,
+}
 
 impl IdleConnections {
     /// One that was made with credentials of this generation or later, and which generation that was.
-    pub(super) fn take(&self, generation: u64) -> Option<(http1::SendRequest<Body>, u64)> {
-        let mut idle = self.0.lock();
+    pub(super) fn take(&self, generation: u64) -> Option<Leased> {
+        let mut idle = self.0.idle.lock();
         idle.retain(|one| one.sender.is_ready() && one.generation >= generation && one.since.elapsed() < IDLE_TIME);
-        idle.pop().map(|one| (one.sender, one.generation))
+        let epoch = self.epoch();
+        idle.pop().map(|one| (one.sender, one.generation, epoch))
     }
 
-    /// Forgets all.
+    /// How often all connections were forgotten.
+    pub(super) fn epoch(&self) -> u64 {
+        self.0.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Forgets all, those under way too.
     pub(super) fn clear(&self) {
-        self.0.lock().clear();
+        let mut idle = self.0.idle.lock();
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+        idle.clear();
     }
 
     /// The response, whose body gives the connection back once it is read to its end.
     pub(super) fn returned_by(
         &self,
         response: Response<Incoming>,
-        sender: http1::SendRequest<Body>,
-        generation: u64,
+        leased: Leased,
         place: OwnedSemaphorePermit,
     ) -> Response<Body> {
         response.map(|body| {
             boxed(LeasedBody {
                 body,
-                held: Some((sender, generation)),
+                held: Some(leased),
                 idle: self.clone(),
                 _place: place,
             })
@@ -110,7 +130,7 @@ pub(crate) fn as_http1(request: &mut Request<Body>, uri: &Uri) {
 
 struct LeasedBody {
     body: Incoming,
-    held: Option<(http1::SendRequest<Body>, u64)>,
+    held: Option<Leased>,
     idle: IdleConnections,
     _place: OwnedSemaphorePermit,
 }
@@ -118,11 +138,11 @@ struct LeasedBody {
 impl LeasedBody {
     /// Gives the connection back, when the body was read to its end.
     fn release(&mut self) {
-        let Some((sender, generation)) = self.held.take() else {
+        let Some((sender, generation, epoch)) = self.held.take() else {
             return;
         };
-        let mut idle = self.idle.0.lock();
-        if self.body.is_end_stream() && !sender.is_closed() && idle.len() < IDLE_LIMIT {
+        let mut idle = self.idle.0.idle.lock();
+        if epoch == self.idle.epoch() && self.body.is_end_stream() && !sender.is_closed() && idle.len() < IDLE_LIMIT {
             idle.push(Idle {
                 sender,
                 generation,

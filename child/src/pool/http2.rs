@@ -11,32 +11,35 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::poll;
-use h2::{
-    Reason, RecvStream, SendStream,
-    client::{Builder, SendRequest},
-};
+use h2::client::{Builder, SendRequest};
 use http::{
-    HeaderValue, Method, Request, Response, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
     header::{AUTHORIZATION, CONTENT_LENGTH, HOST},
 };
-use http_body::{Body as _, Frame, SizeHint};
-use parking_lot::Mutex;
+use http_body::Body as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::DropGuard;
 
 use super::{
     HEADER_LIMIT, STREAMS_BEFORE_SETTINGS, Shared, Sizes,
-    driver::{Driver, GivenUp, drive},
+    driver::{Driver, GivenUp, Heard, drive},
+    received::{Ended, Held, Received},
+    upload::Upload,
 };
 use crate::{body::Body, error::ProtocolError, transport::Connected};
 
+/// Above what Go's clients take of response headers (10 MiB, `http.Transport.MaxResponseHeaderBytes`), and so above what
+/// kube-apiserver passes on of a program it proxies to. `h2` ends the connection of all where headers are too long; [`HEADER_LIMIT`]
+/// is kept here, and ends the one request. Frames stay at 16 KiB, which is how Go divides headers: `h2` derives how many
+/// frames they may have from both.
+const HEADER_LIMIT_OF_CONNECTION: u32 = 16 << 20;
+/// How long answers may come to a stream that was given up. `h2` counts those that come later as offences of the peer.
+const LATE_ANSWERS: Duration = Duration::from_secs(60);
 /// What a stream may be given ahead of what its window lets through: one frame of a caller, and hyper's own limit.
 const SEND_BUFFER: usize = 1 << 20;
 
@@ -46,25 +49,8 @@ pub(crate) struct Sender {
     requests: SendRequest<Bytes>,
     ended: Arc<Ended>,
     given_up: Arc<GivenUp>,
+    reads_ahead: bool,
     shared: Arc<Shared>,
-}
-
-/// Streams that have ended and that `h2` has not been told to forget.
-///
-/// It wakes the connection when it is, for nothing while there are others; another thread would be woken for it with every
-/// response. A request wakes the connection anyway, so they are dropped with the next one, or the next ping.
-#[derive(Debug, Default)]
-pub(super) struct Ended(Mutex<Vec<RecvStream>>);
-
-impl Ended {
-    fn put(&self, stream: RecvStream) {
-        self.0.lock().push(stream);
-    }
-
-    pub(super) fn clear(&self) {
-        let ended = std::mem::take(&mut *self.0.lock());
-        drop(ended);
-    }
 }
 
 /// A request that has no response.
@@ -74,8 +60,8 @@ pub(super) struct Failed {
     pub(super) error: ProtocolError,
 }
 
-impl From<h2::Error> for Failed {
-    fn from(error: h2::Error) -> Self {
+impl<E: Into<ProtocolError>> From<E> for Failed {
+    fn from(error: E) -> Self {
         Self {
             unsent: None,
             error: error.into(),
@@ -90,18 +76,22 @@ pub(super) async fn connect(
     connected: Connected,
 ) -> Result<(Sender, Arc<Semaphore>, Arc<Notify>), ProtocolError> {
     let streams = u32::try_from(sizes.streams).unwrap_or(u32::MAX);
+    let heard = Heard::new(connected.io);
+    let reads = heard.reads();
     let (requests, connection) = Builder::new()
         .enable_push(false)
         .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
         .initial_window_size(sizes.window)
         .initial_connection_window_size(sizes.window.saturating_mul(streams))
-        .max_frame_size(256 << 10)
-        .max_header_list_size(u32::try_from(HEADER_LIMIT).unwrap_or(u32::MAX))
+        .max_header_list_size(HEADER_LIMIT_OF_CONNECTION)
         .max_send_buffer_size(SEND_BUFFER)
         // Watches end by being reset; a burst of them is no attack.
         .max_pending_accept_reset_streams(1000)
         .max_concurrent_reset_streams(1000)
-        .handshake(connected.io)
+        .reset_stream_duration(LATE_ANSWERS)
+        // Counted over the life of a connection, which may be months.
+        .max_local_error_reset_streams(None)
+        .handshake(heard)
         .await?;
     let permits = Arc::new(Semaphore::new(STREAMS_BEFORE_SETTINGS));
     let ready = Arc::new(Notify::new());
@@ -115,6 +105,7 @@ pub(super) async fn connect(
         ready: Arc::clone(&ready),
         given_up: Arc::clone(&given_up),
         ended: Arc::clone(&ended),
+        reads,
     };
     let driven = drive(connection, driver);
     shared
@@ -124,6 +115,7 @@ pub(super) async fn connect(
         requests,
         ended,
         given_up,
+        reads_ahead: sizes.reads_ahead,
         shared: Arc::new(shared.clone()),
     };
     Ok((sender, permits, ready))
@@ -147,7 +139,7 @@ pub(super) fn as_http2(request: &mut Request<Body>, uri: &Uri) {
 impl Sender {
     /// Whether requests cannot be sent on it any more: it has broken, or the peer has said GOAWAY.
     pub(super) fn is_closed(&mut self) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut context = Context::from_waker(Waker::noop());
         matches!(self.requests.poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
@@ -170,31 +162,42 @@ impl Sender {
         let ended = body.is_end_stream();
         let (response, stream) = self.requests.send_request(Request::from_parts(head, ()), ended)?;
         self.ended.clear();
-        let mut held = Held { permit, given_up };
-        let upload = if ended { None } else { self.upload(stream, body).await };
-        match response.await {
-            Ok(response) => {
-                let ended = Arc::clone(&self.ended);
-                Ok(response.map(|stream| Received::new(stream, ended, upload, held)))
-            }
+        let mut held = Held::new(permit, given_up);
+        let upload = if ended {
+            None
+        } else {
+            Upload::start(&self.shared, stream, body).await
+        };
+        let (head, stream) = match response.await {
+            Ok(response) => response.into_parts(),
             Err(error) => {
-                held.release();
-                Err(error.into())
+                if error.is_remote() || error.is_io() {
+                    held.release();
+                }
+                return Err(error.into());
             }
-        }
+        };
+        within_limit(&head.headers)?;
+        let ended = Arc::clone(&self.ended);
+        let received = if self.reads_ahead && !stream.is_end_stream() {
+            Received::ahead(&self.shared, stream, upload, held)
+        } else {
+            Received::new(stream, ended, upload, held)
+        };
+        Ok(Response::from_parts(head, received))
     }
+}
 
-    /// Sends a body beside what else happens. What is returned ends it when dropped; `None` when all is sent already.
-    async fn upload(&self, stream: SendStream<Bytes>, body: Body) -> Option<DropGuard> {
-        let mut upload = Box::pin(Upload { stream, body });
-        if poll!(&mut upload).is_ready() {
-            return None;
-        }
-        let stop = self.shared.cancel.child_token();
-        let guard = stop.clone().drop_guard();
-        self.shared.tracker.spawn(stop.run_until_cancelled_owned(upload));
-        Some(guard)
+/// Whether headers are no longer than Go's servers allow, counted as HTTP/2 does (RFC 9113, section 6.5.2).
+pub(super) fn within_limit(headers: &HeaderMap) -> Result<(), ProtocolError> {
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum();
+    if size > HEADER_LIMIT {
+        return Err(ProtocolError::HeadersTooLong { limit: HEADER_LIMIT });
     }
+    Ok(())
 }
 
 /// `Content-Length` where it is known and not there: RFC 9110 §8.6 wants it of methods that give content a meaning, also where there
@@ -206,168 +209,6 @@ fn say_length(head: &mut http::request::Parts, body: &Body) {
         && !head.headers.contains_key(CONTENT_LENGTH)
     {
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-}
-
-/// The body of a request on its way. Reads on only when the window of the stream is open, and one frame at a time.
-struct Upload {
-    stream: SendStream<Bytes>,
-    body: Body,
-}
-
-impl Future for Upload {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            // A peer that wants no more of it resets the stream. Whoever waits for the response is told why.
-            if self.stream.poll_reset(context).is_ready() {
-                return Poll::Ready(());
-            }
-            if !self.body.is_end_stream() {
-                self.stream.reserve_capacity(1);
-                while self.stream.capacity() == 0 {
-                    match ready!(self.stream.poll_capacity(context)) {
-                        Some(Ok(_)) => {}
-                        None | Some(Err(_)) => return Poll::Ready(()),
-                    }
-                }
-            }
-            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-            if self.pass_on(frame).is_break() {
-                return Poll::Ready(());
-            }
-        }
-    }
-}
-
-impl Upload {
-    /// Sends what the body gave. Breaks after the last.
-    fn pass_on<E>(&mut self, frame: Option<Result<Frame<Bytes>, E>>) -> std::ops::ControlFlow<()> {
-        let sent = match frame {
-            None => self.stream.send_data(Bytes::new(), true).map(|()| true),
-            Some(Err(_)) => {
-                // What the caller began to send does not go on; the child must not take it for whole.
-                self.stream.send_reset(Reason::CANCEL);
-                Ok(true)
-            }
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let last = self.body.is_end_stream();
-                    self.stream.send_data(data, last).map(|()| last)
-                }
-                Err(frame) => match frame.into_trailers() {
-                    Ok(trailers) => self.stream.send_trailers(trailers).map(|()| true),
-                    Err(_) => Ok(false),
-                },
-            },
-        };
-        match sent {
-            Ok(false) => std::ops::ControlFlow::Continue(()),
-            Ok(true) | Err(_) => std::ops::ControlFlow::Break(()),
-        }
-    }
-}
-
-/// The body of a response as it comes. The window opens as it is read.
-pub(super) struct Received {
-    /// There until this is dropped.
-    stream: Option<RecvStream>,
-    ended: Arc<Ended>,
-    /// Whether trailers are next.
-    all_data: bool,
-    /// Ends the body of the request with that of the response.
-    _upload: Option<DropGuard>,
-    held: Held,
-    /// The place of the request in its lane.
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-/// The right to a stream, until it has ended on both sides.
-pub(super) struct Held {
-    permit: Option<OwnedSemaphorePermit>,
-    given_up: Arc<GivenUp>,
-}
-
-impl Held {
-    /// The stream has ended on both sides, or was never opened.
-    fn release(&mut self) {
-        self.permit = None;
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.given_up.put(permit);
-        }
-    }
-}
-
-impl Received {
-    fn new(stream: RecvStream, ended: Arc<Ended>, upload: Option<DropGuard>, held: Held) -> Self {
-        Self {
-            stream: Some(stream),
-            ended,
-            all_data: false,
-            _upload: upload,
-            held,
-            _place: None,
-        }
-    }
-
-    /// The same, which gives `place` back when it is dropped.
-    pub(super) fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
-        self._place = Some(place);
-        self
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.take_if(|stream| stream.is_end_stream()) {
-            self.held.release();
-            self.ended.put(stream);
-        }
-    }
-}
-
-impl http_body::Body for Received {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let this = &mut *self;
-        let Some(stream) = &mut this.stream else {
-            return Poll::Ready(None);
-        };
-        if !this.all_data {
-            match ready!(stream.poll_data(context)) {
-                Some(Ok(data)) => {
-                    // Fails only where the stream has ended, and then there is nothing to open.
-                    let _ = stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => this.all_data = true,
-            }
-        }
-        let trailers = ready!(stream.poll_trailers(context)).transpose();
-        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.is_end_stream() {
-            return SizeHint::with_exact(0);
-        }
-        SizeHint::default()
     }
 }
 

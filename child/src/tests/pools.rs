@@ -163,3 +163,16 @@ async fn a_connection_that_the_child_closes_is_replaced() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn forgotten_connections_are_not_kept_for_the_next_request() {
+    for speaks in [Speaks::default(), HTTP1] {
+        let (server, child) = started(speaks).await;
+        let under_way = soon(child.send(get("/api"))).await.expect("an answer");
+        child.discard_connections();
+        json(under_way).await;
+        json(soon(child.send(get("/api"))).await.expect("an answer")).await;
+        json(soon(child.send(get("/api"))).await.expect("an answer")).await;
+        assert_eq!(server.accepted(), 2);
+    }
+}

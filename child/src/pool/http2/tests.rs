@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use futures::poll;
-use h2::server;
+use h2::{Reason, RecvStream, server};
+use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::{io::DuplexStream, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,12 +26,12 @@ impl Connector for Nowhere {
     }
 }
 
+mod misbehaviour;
+
 type Peer = server::Connection<DuplexStream, Bytes>;
 
-/// A connection to a peer that allows `streams`, the peer, and the permits.
-async fn connected(streams: u32) -> (Sender, Peer, Arc<Semaphore>) {
-    let (near, far) = tokio::io::duplex(1 << 20);
-    let shared = Shared {
+fn shared() -> Shared {
+    Shared {
         cluster: "c1".into(),
         server: "https://c1".into(),
         connector: Arc::new(Nowhere),
@@ -38,11 +39,22 @@ async fn connected(streams: u32) -> (Sender, Peer, Arc<Semaphore>) {
         expected: None,
         tracker: TaskTracker::new(),
         cancel: CancellationToken::new(),
-    };
+    }
+}
+
+/// A connection to a peer that allows `streams`, the peer, and the permits.
+async fn connected(streams: u32) -> (Sender, Peer, Arc<Semaphore>) {
+    connected_as(streams, false).await
+}
+
+/// The same, which may read ahead of its readers.
+async fn connected_as(streams: u32, reads_ahead: bool) -> (Sender, Peer, Arc<Semaphore>) {
+    let (near, far) = tokio::io::duplex(1 << 20);
     let sizes = Sizes {
         streams: 100,
         requests: 100,
         window: 1 << 16,
+        reads_ahead,
     };
     let connected = Connected {
         io: Box::new(near),
@@ -50,6 +62,7 @@ async fn connected(streams: u32) -> (Sender, Peer, Arc<Semaphore>) {
     };
     let mut builder = server::Builder::new();
     builder.max_concurrent_streams(streams);
+    let shared = shared();
     let (connection, peer) = tokio::join!(connect(&shared, sizes, connected), builder.handshake::<_, Bytes>(far));
     let (sender, permits, ready) = connection.ok().unwrap();
     let mut peer = peer.unwrap();
@@ -81,6 +94,13 @@ async fn accepted(mut peer: Peer) -> (http::Request<RecvStream>, server::SendRes
     (request, respond, GoesOn(stop))
 }
 
+fn reason_of(error: &ProtocolError) -> Option<Reason> {
+    match error {
+        ProtocolError::Http2(error) => error.reason(),
+        _ => None,
+    }
+}
+
 fn get() -> Request<Body> {
     Request::get("https://c1/").body(empty()).unwrap()
 }
@@ -108,7 +128,7 @@ async fn what_is_reset_has_not_ended() {
         assert_eq!(soon(body.frame()).await.unwrap().unwrap().into_data().unwrap(), "half");
         sent.send_reset(reason);
         let end = soon(body.frame()).await;
-        assert_eq!(end.unwrap().unwrap_err().reason(), Some(reason));
+        assert_eq!(reason_of(&end.unwrap().unwrap_err()), Some(reason));
     }
 }
 
