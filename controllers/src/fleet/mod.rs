@@ -8,6 +8,7 @@
 //! | [`dispatch`] | keeps the cluster's object as the rendering says, and withdraws it |
 //! | [`drift`] | whether a cluster's object is still what was applied; pure |
 //! | [`status`] | what placements, overrides and templates say about all of it |
+//! | [`leaving`] | what stays and what goes where a cluster leaves the hub |
 //! | [`namespace`] | empties namespaces that are being deleted |
 //! | [`controller`] | runs the work; `follow` says which change gives which work, `holding` which replica does it |
 //!
@@ -30,6 +31,7 @@ pub mod dispatch;
 pub mod drift;
 mod follow;
 mod holding;
+pub mod leaving;
 pub mod namespace;
 pub mod plan;
 pub mod queue;

@@ -18,6 +18,7 @@ use umbra_registry::fleet::template_kinds::{clusters_of, is_ready};
 use umbra_registry::fleet::{FleetObject, OverrideObject, PlacementKind, PlacementObject, TemplateKey, rendering_name};
 use umbra_storage::Snapshot;
 
+use super::leaving::is_leaving;
 use super::schedule::FleetCluster;
 
 /// Which rendering.
@@ -318,7 +319,9 @@ pub fn fleet_clusters(directory: &Directory, fleet: &str) -> BTreeMap<String, Fl
         };
         (name, described)
     };
-    clusters_of(directory, fleet).into_iter().map(describe).collect()
+    let staying = clusters_of(directory, fleet).into_iter();
+    let staying = staying.filter(|name| !is_leaving(&directory.clusters[name]));
+    staying.map(describe).collect()
 }
 
 /// For messages: `Deployment shop/web`.

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use umbra_api::placement::OnRemove;
 use umbra_api::rendering::Rendering;
 use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::Status;
 use umbra_registry::fleet::cache::is_deleting;
-use umbra_registry::fleet::names::{FLEET_LABEL, RENDERING_ANNOTATION, RENDERING_UID_ANNOTATION, WITHDRAW_FINALIZER};
+use umbra_registry::fleet::names::WITHDRAW_FINALIZER;
 
 use super::child::{ChildAccess as _, ChildFailure};
 use super::controller::Inner;
 use super::dispatch::{Problem, has_object, is_ours};
+use super::leaving::{is_leaving, unmark, why_kept};
 use super::plan::renderings;
 use super::queue::Outcome;
 use super::state::RenderingKey;
@@ -32,8 +32,15 @@ enum Withdrawal {
 impl Inner {
     pub(super) async fn withdraw(&self, key: &RenderingKey, rendering: &Rendering) -> Result<Outcome, Status> {
         let cluster = &rendering.spec.cluster;
-        let has_left = !self.directory.state().clusters.contains_key(cluster);
-        let withdrawal = match self.take_out(rendering).await {
+        let known = self.directory.state().clusters.get(cluster).cloned();
+        let has_left = known.is_none();
+        let goes = known.is_some_and(|cluster| cluster.metadata.deletion_timestamp.is_some());
+        let taken_out = match goes {
+            // It leaves, and nobody has asked to clean it up ([`super::leaving`]).
+            true => Ok(Withdrawal::Done),
+            false => self.take_out(rendering).await,
+        };
+        let withdrawal = match taken_out {
             // A cluster that has left the hub is nobody's to clean up.
             Err(_) if has_left => Withdrawal::Done,
             Ok(withdrawal) => withdrawal,
@@ -72,23 +79,21 @@ impl Inner {
         if !is_ours(rendering, &live) {
             return Ok(Withdrawal::Done);
         }
-        match rendering.spec.on_remove {
-            OnRemove::Orphan => {
-                let patch = json!({"metadata": {
-                    "uid": live.uid(),
-                    "labels": {FLEET_LABEL: null},
-                    "annotations": {RENDERING_ANNOTATION: null, RENDERING_UID_ANNOTATION: null},
-                }});
-                gone_is_done(self.children.merge(cluster, &path, &patch).await)?;
-                Ok(Withdrawal::Done)
-            }
-            OnRemove::Delete => {
-                if !is_deleting(&live) {
-                    gone_is_done(self.children.delete(cluster, &path, live.uid()).await)?;
-                }
-                Ok(Withdrawal::Pending)
-            }
+        let leaves = self
+            .directory
+            .state()
+            .clusters
+            .get(cluster)
+            .is_some_and(|one| is_leaving(one));
+        let stays = rendering.spec.on_remove == OnRemove::Orphan || (leaves && why_kept(rendering).is_some());
+        if stays {
+            gone_is_done(self.children.merge(cluster, &path, &unmark(live.uid())).await)?;
+            return Ok(Withdrawal::Done);
         }
+        if !is_deleting(&live) {
+            gone_is_done(self.children.delete(cluster, &path, live.uid()).await)?;
+        }
+        Ok(Withdrawal::Pending)
     }
 
     /// Lets the rendering go.

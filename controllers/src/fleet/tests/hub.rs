@@ -82,9 +82,15 @@ pub(super) async fn world(names: &[&str]) -> (Arc<dyn Store>, Arc<Clusters>) {
 }
 
 pub(super) async fn put_cluster(store: &dyn Store, name: &str, labels: Value) {
+    put_cluster_with(store, json!({"name": name, "labels": labels})).await;
+}
+
+/// One with this metadata.
+pub(super) async fn put_cluster_with(store: &dyn Store, metadata: Value) {
+    let name = metadata["name"].as_str().unwrap().to_owned();
     let cluster = json!({
         "apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": metadata,
         "spec": {},
         "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
             "lastTransitionTime": "2026-01-01T00:00:00Z"}]},

@@ -249,6 +249,70 @@ async fn what_is_withdrawn_goes_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_leaves_loses_what_is_to_go_and_nothing_is_placed_again() {
+    let (store, clusters) = world(&["east", "west"]).await;
+    let hub = Hub::start(Arc::clone(&store), Arc::clone(&clusters), CancellationToken::new()).await;
+    let settings =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "shop"}});
+    let mut kept = placement(json!({"onRemove": "Orphan", "clusterNames": ["east"],
+        "resources": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "settings"}]}));
+    kept["metadata"]["name"] = json!("kept");
+    // Its own namespace is placed, too, and to be deleted.
+    let spaces = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ClusterPlacement", "metadata": {"name": "spaces"},
+        "spec": {"resources": [{"apiVersion": "v1", "kind": "Namespace", "name": "shop"}]}});
+    let only_east = placement(json!({"clusterNames": ["east"]}));
+    for object in [namespace(), deployment(), settings, kept, spaces, only_east] {
+        hub.create(object).await;
+    }
+    hub.condition(PLACEMENT, "Applied", "True", "Applied").await;
+    hub.condition(
+        ("placements.umbra.dev", Some("shop"), "kept"),
+        "Applied",
+        "True",
+        "Applied",
+    )
+    .await;
+    let config = "/api/v1/namespaces/shop/configmaps/settings";
+    assert_eq!(clusters.paths("east"), [SHOP, config, WEB]);
+
+    let leaving = json!({"name": "east", "labels": {"region": "eu"}, "annotations": {"umbra.dev/leaving": ""}});
+    hub::put_cluster_with(store.as_ref(), leaving).await;
+    let renderings = async |cluster: &str| {
+        let names = ["web.deployments.apps", "settings.configmaps", "shop.namespaces"];
+        let mut found = 0;
+        for name in names.map(|name| format!("{name}@{cluster}")) {
+            found += usize::from(hub.get("renderings.umbra.dev", Some("shop"), &name).await.is_some());
+        }
+        found
+    };
+    eventually("all renderings of the cluster are gone", async || {
+        (renderings("east").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(clusters.paths("east"), [SHOP, config]);
+    for path in [SHOP, config] {
+        let live = clusters.object("east", path).unwrap();
+        assert!(live["metadata"]["labels"]["umbra.dev/fleet"].is_null(), "{live}");
+    }
+
+    // One that is deleted without being cleaned keeps everything, although it still answers.
+    let before = clusters.paths("west");
+    assert!(!before.is_empty() && renderings("west").await > 0);
+    let deleted = json!({"name": "west", "labels": {"region": "eu"}, "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    hub::put_cluster_with(store.as_ref(), deleted).await;
+    eventually("the renderings of the other are gone", async || {
+        (renderings("west").await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(clusters.paths("west"), before);
+    assert_eq!(
+        clusters.object("west", SHOP).unwrap()["metadata"]["labels"]["umbra.dev/fleet"],
+        "all"
+    );
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_patch_that_does_not_apply_keeps_the_last_good_object_and_says_so_everywhere() {
     let (hub, clusters) = hub(&["east"]).await;
     for object in [namespace(), deployment(), replicas(7), placement(json!({}))] {
