@@ -103,7 +103,8 @@ impl ViewResource {
         let sight = self.collection_sight(context, "watch", namespace, &selection).await?;
         let sight = Arc::new(sight);
         let extent = self.extent(namespace, &selection);
-        self.refuse_outdated(context, options, &sight, extent).await?;
+        self.refuse_outdated(context, options, &selection, (&sight, extent))
+            .await?;
         self.warn_of_what_is_missing(context, &selection, &sight);
         let resource = self.group_resource();
         let mut vigil = Vigil::new(
@@ -182,8 +183,8 @@ impl ViewResource {
         &self,
         context: &RequestContext,
         options: &ListOptions,
-        sight: &Sight,
-        extent: Extent<'_>,
+        selection: &ViewSelection,
+        (sight, extent): (&Sight, Extent<'_>),
     ) -> Result<(), Status> {
         let visible_since = match self.authority {
             Authority::Children => Revision(0),
@@ -204,7 +205,11 @@ impl ViewResource {
                     .services
                     .sees_more_since(Revision(revision), sight, &context.user, act)
         };
-        if visible_since.max(decided_since).0 > revision || sees_more() {
+        let other_clusters = || {
+            self.services
+                .membership_changed_since(&self.view, Revision(revision), |name| selection.admits(name))
+        };
+        if visible_since.max(decided_since).0 > revision || other_clusters() || sees_more() {
             return Err(Status::expired(format!(
                 "too old resource version: {revision}: what you may see of the clusters may have changed since"
             )));

@@ -1,6 +1,6 @@
 //! What all views share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use umbra_child::{Child, Children, Health};
 use umbra_storage::Revision;
 
 use super::memory::Memory;
-use super::shape::{Member, Shape};
+use super::shape::{Clusters, Member, Shape};
 use crate::child_documents::ChildDocuments;
 use crate::child_errors::{not_connected, unreachable};
 use crate::copies::cache::Copies;
@@ -44,6 +44,31 @@ struct Kept {
     shape: Arc<Shape>,
     /// When somebody else began to decide who sees what; 0 for never.
     authority_changed: Revision,
+    /// When clusters came or left, as far as somebody has seen it.
+    membership_changed: BTreeMap<String, Revision>,
+}
+
+/// How many clusters that came or left are told apart. Beyond that, all watches of the view begin anew.
+const MEMBERSHIP_CHANGES: usize = 4096;
+
+impl Kept {
+    /// Notes which clusters are there that were not, or are not any more, or call users by other names.
+    fn compare(&mut self, clusters: &Clusters, now: Revision) {
+        let before = &self.shape.clusters;
+        let same = |name: &String, member: &Member| before.get(name).is_some_and(|old| old.identity == member.identity);
+        let came = clusters
+            .iter()
+            .filter(|(name, member)| !same(name, member))
+            .map(|(name, _)| name);
+        let left = before.keys().filter(|name| !clusters.contains_key(*name));
+        for name in came.chain(left) {
+            self.membership_changed.insert(name.clone(), now);
+        }
+        if self.membership_changed.len() > MEMBERSHIP_CHANGES {
+            self.membership_changed.clear();
+            self.authority_changed = now;
+        }
+    }
 }
 
 impl ViewServices {
@@ -78,8 +103,8 @@ impl ViewServices {
             shapes.remove(view);
             return None;
         };
-        let kept = shapes.get(view);
-        if let Some(kept) = kept
+        let kept = shapes.get_mut(view);
+        if let Some(kept) = &kept
             && Arc::ptr_eq(&kept.directory, &directory)
             && Arc::ptr_eq(&kept.catalog, &catalog)
         {
@@ -94,26 +119,46 @@ impl ViewServices {
             };
             Some((name, member))
         });
-        let clusters = members.collect();
+        let clusters: Clusters = members.collect();
         let authorization = spec.authorization;
-        let same_authority = |kept: &&Kept| kept.shape.authorization == authorization;
-        let authority_changed = match kept {
-            Some(kept) if !same_authority(&kept) => *self.directory.subscribe().borrow(),
-            Some(kept) => kept.authority_changed,
-            None => Revision(0),
+        let Some(kept) = kept else {
+            let shape = Arc::new(Shape::new(clusters, authorization));
+            let kept = Kept {
+                directory,
+                catalog,
+                shape: Arc::clone(&shape),
+                authority_changed: Revision(0),
+                membership_changed: BTreeMap::new(),
+            };
+            shapes.insert(view.to_owned(), kept);
+            return Some(shape);
         };
-        let shape = match kept.filter(same_authority) {
-            Some(kept) if kept.shape.is_of(&clusters) => Arc::clone(&kept.shape),
-            _ => Arc::new(Shape::new(clusters, authorization)),
-        };
-        let kept = Kept {
-            directory,
-            catalog,
-            shape: Arc::clone(&shape),
-            authority_changed,
-        };
-        shapes.insert(view.to_owned(), kept);
-        Some(shape)
+        let now = *self.directory.subscribe().borrow();
+        kept.compare(&clusters, now);
+        let same_authority = kept.shape.authorization == authorization;
+        if !same_authority {
+            kept.authority_changed = now;
+        }
+        if !same_authority || !kept.shape.is_of(&clusters) {
+            kept.shape = Arc::new(Shape::new(clusters, authorization));
+        }
+        (kept.directory, kept.catalog) = (directory, catalog);
+        Some(Arc::clone(&kept.shape))
+    }
+
+    /// Whether a cluster that `admitted` lets through has come to a view, or left it, since `revision`, as far as somebody here has
+    /// seen it.
+    pub(super) fn membership_changed_since(
+        &self,
+        view: &str,
+        revision: Revision,
+        admitted: impl Fn(&str) -> bool,
+    ) -> bool {
+        let shapes = self.shapes.lock();
+        shapes.get(view).is_some_and(|kept| {
+            let mut changed = kept.membership_changed.iter();
+            changed.any(|(name, when)| *when > revision && admitted(name))
+        })
     }
 
     /// The revision at which somebody else began to decide who sees what of a view; 0 where nobody has seen that happen.

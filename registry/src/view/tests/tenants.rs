@@ -244,6 +244,47 @@ async fn a_watch_ends_when_a_cluster_joins_that_it_would_show() {
 }
 
 #[tokio::test]
+async fn a_watch_of_before_a_cluster_came_or_left_begins_anew() {
+    let fixture = with_tenant().await;
+    for comes in [true, false] {
+        let pods = fixture.resource("pods");
+        let before = pods
+            .list(&reader("ann"), Some("shop"), &ListOptions::default())
+            .await
+            .unwrap();
+        let since = before.metadata.resource_version.parse().ok();
+        if comes {
+            register(&fixture.store, "north", json!({})).await;
+            grant(&fixture.store, "north", "ann", "", &["*"], &["*"], &[]).await;
+        } else {
+            let key = format!("{HUB_KINDS}managedclusters/north");
+            fixture.store.delete(&key, Precondition::None).await.unwrap();
+        }
+        let pods = fixture.resource("pods");
+        let resume = |options: ListOptions| {
+            let (pods, options) = (
+                Arc::clone(&pods),
+                ListOptions {
+                    resource_version: since,
+                    ..options
+                },
+            );
+            async move { pods.watch(&reader("ann"), Some("shop"), &options).await.map(drop) }
+        };
+        let refused = async {
+            while resume(with_fields("metadata.name=db")).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), refused)
+            .await
+            .expect("refused in time");
+        assert_eq!(resume(with_fields("metadata.name=db")).await.unwrap_err().code, 410);
+        assert!(resume(with_fields("metadata.name=db@west")).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn reviews_answer_for_the_clusters() {
     let fixture = with_tenant().await;
     let ask = async |user: &str, spec: Value| {
