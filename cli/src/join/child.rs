@@ -7,12 +7,9 @@ use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use umbra_api::ADMINISTRATORS;
-use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
-use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
 use umbra_child::kubeconfig::Kubeconfig;
 use umbra_child::version::check_version;
 use umbra_child::{Child, ChildConfig, ChildError, RequestDeadline, empty};
-use umbra_registry::fleet::names::FLEET_LABEL;
 
 use super::{clock, rehearsal};
 use crate::registration::{Administrators, administrators_binding};
@@ -159,90 +156,6 @@ impl ChildCluster {
         Ok(true)
     }
 
-    /// Deletes what fleets have placed in the cluster: what has their label, each by its UID. Gives what was deleted, and
-    /// the namespaces that fleets made: somebody else's objects may be in them, so they stay.
-    ///
-    /// # Errors
-    /// Where the cluster refuses or does not answer.
-    pub(crate) async fn delete_placed(&self) -> Result<(Vec<String>, Vec<String>)> {
-        let (mut deleted, mut namespaces) = (Vec::new(), Vec::new());
-        let discovery = self.discover().await?;
-        for resource in discovery
-            .resources()
-            .filter(|one| one.serves("list") && one.serves("delete"))
-        {
-            let path = format!("/{}?labelSelector={FLEET_LABEL}", resource.resource.path(None));
-            // What cannot be listed cannot have been placed.
-            let Ok(list) = get::<Value>(&self.child, &path).await else {
-                continue;
-            };
-            for object in list["items"].as_array().into_iter().flatten() {
-                if resource.kind == "Namespace" && resource.resource.group.is_empty() {
-                    namespaces.push(object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
-                } else if let Some(name) = self.delete(resource, &object["metadata"]).await? {
-                    deleted.push(name);
-                }
-            }
-        }
-        Ok((deleted, namespaces))
-    }
-
-    async fn delete(&self, resource: &ResourceDescriptor, metadata: &Value) -> Result<Option<String>> {
-        let name = metadata["name"].as_str().unwrap_or_default();
-        let namespace = metadata["namespace"].as_str();
-        // A cluster that means ill is not to choose the path.
-        if !is_segment(name) || !namespace.is_none_or(is_segment) {
-            return Ok(None);
-        }
-        let shown = match namespace {
-            Some(namespace) => format!("{} {namespace}/{name}", resource.kind),
-            None => format!("{} {name}", resource.kind),
-        };
-        let path = format!("/{}/{name}", resource.resource.path(namespace));
-        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
-            "preconditions": {"uid": metadata["uid"]}});
-        match self
-            .child
-            .request_json(Method::DELETE, &path, JSON, options.to_string())
-            .await
-        {
-            Ok(_) => Ok(Some(shown)),
-            Err(ChildError::Status { code, .. }) if matches!(code.as_u16(), 404 | 409) => Ok(None),
-            Err(error) => Err(anyhow!(error).context(format!("{shown} cannot be deleted"))),
-        }
-    }
-
-    /// What the cluster serves. One group version for each resource is enough: objects are the same in all of them.
-    async fn discover(&self) -> Result<Discovery> {
-        let mut found = Discovery::new();
-        for path in ["/api", "/apis"] {
-            let body = self
-                .child
-                .request_bytes(Request::get(path).header(http::header::ACCEPT, ACCEPT).body(empty())?)
-                .await?;
-            match DiscoveryAnswer::parse(&body)
-                .with_context(|| format!("the cluster's answer to {path} cannot be read"))?
-            {
-                DiscoveryAnswer::Aggregated(discovery, _) => {
-                    for resource in discovery.resources() {
-                        found.insert(resource.clone());
-                    }
-                }
-                DiscoveryAnswer::Versions(versions) => {
-                    for version in versions {
-                        let request = Request::get(format!("/{}", version.path())).body(empty())?;
-                        // A group whose server is away holds nothing that could be deleted now.
-                        let Ok(body) = self.child.request_bytes(request).await else {
-                            continue;
-                        };
-                        read_resource_list(&body, &mut found)?;
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// The cluster's API.
     pub(crate) fn api(&self) -> &Child {
         &self.child
@@ -287,7 +200,7 @@ pub(crate) async fn get<T: serde::de::DeserializeOwned>(child: &Child, path: &st
 }
 
 /// Whether a name is one segment of a path (`k8s.io/apimachinery/pkg/api/validation/path`, and what ends a path).
-fn is_segment(name: &str) -> bool {
+pub(crate) fn is_segment(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '%', '?', '#', '\\']) && !name.contains(char::is_control)
 }
 

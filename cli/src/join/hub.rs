@@ -180,6 +180,45 @@ pub(crate) async fn administrators(hub: &Client) -> Result<Administrators> {
     Ok(Administrators::User(name_on_child(&user, &Identity::default())?))
 }
 
+/// Tries [`unregister`] without a trace.
+///
+/// # Errors
+/// Where the hub would refuse, and why.
+pub(crate) async fn rehearse_unregister(hub: &Client, name: &str) -> Result<()> {
+    let tried = DeleteParams::background().dry_run();
+    let clusters: Api<ManagedCluster> = Api::all(hub.clone());
+    clusters.get_opt(name).await.map_err(|error| chain(&error))?;
+    would_be_deleted(clusters.delete(name, &tried).await)
+        .with_context(|| format!("the ManagedCluster {name} cannot be deleted"))?;
+    let secret = secret_name(name);
+    if has_credential(hub, name, &secret).await? {
+        let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
+        would_be_deleted(secrets.delete(&secret, &tried).await)
+            .with_context(|| format!("the Secret {SYSTEM_NAMESPACE}/{secret} cannot be deleted"))?;
+    }
+    Ok(())
+}
+
+fn would_be_deleted<T>(tried: kube::Result<T>) -> Result<()> {
+    match tried {
+        // Gone already; or a webhook that knows no dry runs, whose answer to the deletion itself shows then.
+        Err(Error::Api(status)) if matches!(status.code, 404 | 400) => Ok(()),
+        Err(Error::Api(status)) => Err(anyhow!("{}", status.message)),
+        tried => tried.map(drop).map_err(|error| chain(&error)),
+    }
+}
+
+/// Whether there is a Secret of that name that is the credential of the cluster. What somebody keeps there for another purpose is
+/// not; whoever may not read it has not written it either.
+async fn has_credential(hub: &Client, name: &str, secret: &str) -> Result<bool> {
+    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
+    match secrets.get_opt(secret).await {
+        Ok(present) => Ok(present.is_some_and(|present| is_credential_of(&present, name))),
+        Err(Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
 /// Removes a cluster and its credential from the hub, and waits until nothing is left; does nothing where neither is
 /// there.
 ///
@@ -206,15 +245,11 @@ pub(crate) async fn unregister(hub: &Client, name: &str, progress: impl Fn(&str)
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
     let secret = secret_name(name);
-    // What somebody keeps there for another purpose stays; whoever may not read it has not written it either.
-    match secrets.get_opt(&secret).await {
-        Ok(Some(present)) if is_credential_of(&present, name) => {}
-        Ok(_) => return Ok(()),
-        Err(Error::Api(status)) if status.code == 403 => return Ok(()),
-        Err(error) => return Err(chain(&error)),
+    if !has_credential(hub, name, &secret).await? {
+        return Ok(());
     }
+    let secrets: Api<Secret> = Api::namespaced(hub.clone(), SYSTEM_NAMESPACE);
     match secrets.delete(&secret, &DeleteParams::default()).await {
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(drop).map_err(|error| chain(&error)),
@@ -229,7 +264,7 @@ pub(crate) fn condition<'a>(cluster: &'a ManagedCluster, kind: &str) -> Option<&
 
 /// An error with its causes, each said once: the client's messages repeat those of their sources. Of a connection that
 /// fails the innermost cause says it all.
-pub(super) fn chain(error: &Error) -> anyhow::Error {
+pub(crate) fn chain(error: &Error) -> anyhow::Error {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let mut texts: Vec<String> = Vec::new();
     for text in causes.map(ToString::to_string) {

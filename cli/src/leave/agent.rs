@@ -17,8 +17,6 @@ use crate::join::child::{BINDINGS, get, is_ours};
 pub(super) const NAMESPACE: &str = "umbra-agent";
 /// The ClusterRoles of the manifest, and the ClusterRoleBindings of the same names.
 pub(super) const ROLES: [&str; 3] = ["umbra:agent:read", "umbra:agent:impersonate", "umbra:agent:place"];
-/// What lets fleets place objects.
-const PLACE: &str = ROLES[2];
 /// The annotation of the namespace that names the ManagedCluster by its UID.
 const REGISTRATION: &str = "umbra.dev/registration";
 const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -34,38 +32,43 @@ pub(super) struct Agent {
     uid: String,
 }
 
+/// Whose agent there is in a cluster.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// That of this registration.
+    Own(Agent),
+    /// One that Umbra's manifest made, before it named the registration.
+    Unnamed,
+    /// None, or that of another registration or hub.
+    Other,
+}
+
+impl Found {
+    fn of(namespace: &Value, registration: &str) -> Self {
+        let metadata = &namespace["metadata"];
+        match metadata["annotations"][REGISTRATION].as_str() {
+            _ if !is_ours(namespace) => Self::Other,
+            None => Self::Unnamed,
+            Some(named) if named == registration && !registration.is_empty() => Self::Own(Agent {
+                uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
+            }),
+            Some(_) => Self::Other,
+        }
+    }
+}
+
 impl Agent {
-    /// Looks for the agent of the registration with this UID; `None` where there is none, or one of another registration or hub.
+    /// Looks for the agent of the registration with this UID.
     ///
     /// # Errors
     /// What the cluster says.
-    pub(super) async fn find(child: &Child, registration: &str) -> Result<Option<Self>> {
+    pub(super) async fn find(child: &Child, registration: &str) -> Result<Found> {
         let namespace: Value = match get(child, &format!("/api/v1/namespaces/{NAMESPACE}")).await {
             Ok(namespace) => namespace,
-            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => return Ok(None),
+            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => return Ok(Found::Other),
             Err(error) => return Err(error).context("the agent's namespace cannot be read"),
         };
-        let metadata = &namespace["metadata"];
-        let ours = is_ours(&namespace) && metadata["annotations"][REGISTRATION] == registration;
-        let uid = metadata["uid"].as_str().filter(|_| ours && !registration.is_empty());
-        Ok(uid.map(|uid| Self { uid: uid.to_owned() }))
-    }
-
-    /// Takes away what lets the hub place objects by itself, so that what is deleted next is not placed again.
-    ///
-    /// # Errors
-    /// What the cluster says.
-    pub(super) async fn stop_placing(&self, child: &Child) -> Result<()> {
-        let path = format!("{BINDINGS}/{PLACE}");
-        if !of_umbra(child, &path).await? {
-            return Ok(());
-        }
-        match child.request_json(Method::DELETE, &path, JSON, "").await {
-            Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(()),
-            deleted => deleted
-                .map(drop)
-                .with_context(|| format!("the ClusterRoleBinding {PLACE} cannot be deleted")),
-        }
+        Ok(Found::of(&namespace, registration))
     }
 
     /// Deletes the namespace and, with it, the roles and bindings of the agent and the binding `administrators`. The last thing
@@ -126,5 +129,25 @@ async fn of_umbra(child: &Child, path: &str) -> Result<bool> {
         Ok(object) => Ok(is_ours(&object)),
         Err(ChildError::Status { code, .. }) if code.as_u16() == 404 => Ok(false),
         Err(error) => Err(error).with_context(|| format!("{path} cannot be read")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_agent_of_the_registration_is_its_own() {
+        let found = |labels: Value, annotations: Value, registration: &str| {
+            let namespace = json!({"metadata": {"uid": "n1", "labels": labels, "annotations": annotations}});
+            Found::of(&namespace, registration)
+        };
+        let ours = || json!({"app.kubernetes.io/managed-by": "umbra"});
+        let named = |uid: &str| json!({REGISTRATION: uid});
+        assert!(matches!(found(ours(), named("r1"), "r1"), Found::Own(agent) if agent.uid == "n1"));
+        assert!(matches!(found(ours(), named("r2"), "r1"), Found::Other));
+        assert!(matches!(found(ours(), named(""), ""), Found::Other));
+        assert!(matches!(found(ours(), Value::Null, "r1"), Found::Unnamed));
+        assert!(matches!(found(Value::Null, named("r1"), "r1"), Found::Other));
     }
 }

@@ -1,24 +1,33 @@
 //! `umbra leave`: takes a child out of the hub, and what Umbra made in the child out of the child.
 //!
+//! Nothing is changed before the hub has said, by a dry run, that the cluster may leave. What fleets have placed is known by their
+//! renderings, which are read before they go with the cluster: each object is looked at in the cluster, and deleted only where it
+//! is that of its rendering; what `onRemove: Orphan` says, namespaces and CustomResourceDefinitions stay.
+//!
 //! A cluster that the hub dials is cleaned after it has left, with the credential that was stored, or that of a context that is
 //! given: until then the hub would place again what is deleted. So is one with a tunnel where a context is given. Without one it
-//! is cleaned through its tunnel, before it leaves, as the user of the hub who runs this; the agent itself is the last to go. What
-//! cannot be cleaned does not keep a cluster from leaving; it is said, with how to remove it.
+//! is cleaned through its tunnel, before it leaves: the fleets themselves withdraw
+//! ([`umbra_controllers::fleet::leaving`]), whoever runs this deletes what they could not, as a user of the hub, and the agent
+//! itself is the last to go. What cannot be cleaned does not keep a cluster from leaving, nor the rest from being cleaned; it is
+//! said, with how to remove it.
 //!
 //! Deleting the ManagedCluster with kubectl takes the cluster out of the hub alone: whoever deletes an object on the hub need not
 //! be allowed to do anything in the cluster, and a GitOps tool that prunes is not to remove what runs there.
 
 mod agent;
+mod objects;
+mod placed;
 mod report;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use umbra_api::SYSTEM_NAMESPACE;
 use umbra_api::cluster::{ConnectionMode, ManagedCluster};
+use umbra_child::Child;
 use umbra_child::kubeconfig::Kubeconfig;
 
 use crate::join::child::ChildCluster;
@@ -26,7 +35,8 @@ use crate::join::{hub, load};
 use crate::progress::Progress;
 use crate::registration::binding_name;
 use crate::up::data_dir::HUB_CONTEXT;
-use agent::Agent;
+use agent::{Agent, Found};
+use placed::Placed;
 use report::{Cleaned, Removal};
 
 /// What `umbra leave` takes.
@@ -80,15 +90,39 @@ pub(crate) async fn run(arguments: LeaveArguments) -> Result<()> {
     };
     let context = stored.as_ref().map_or("CONTEXT", |one| one.current_context.as_str());
 
+    hub::rehearse_unregister(&hub, name).await?;
     let mut cleaned = Cleaned::default();
+    let placed = match keep_objects {
+        true => Placed::default(),
+        false => {
+            progress.step("looking at what fleets have placed");
+            Placed::read(&hub, name).await
+        }
+    };
     if through_tunnel {
         progress.step(format!("removing what Umbra made in {name}, through its tunnel"));
         let reached = async { reach(cluster, &tunnel(&hub_path, name)?).await }.await;
-        let reached = reached.context("its tunnel cannot be used; name a context that reaches it with --context");
-        clean(reached, cluster, keep_objects, true, &mut cleaned).await;
+        match reached {
+            Err(error) => {
+                let what = "its tunnel cannot be used; name a context that reaches it with --context";
+                cleaned.unreached(error.context(what), &placed);
+            }
+            Ok(child) => {
+                if !keep_objects {
+                    withdraw(&hub, child.api(), name, &placed, &progress, &mut cleaned).await;
+                }
+                remove(&child, cluster, true, &mut cleaned).await;
+                child.close().await;
+            }
+        }
     }
     progress.step(format!("removing {name} and its copies from the hub"));
-    hub::unregister(&hub, name, |text| progress.detail(text)).await?;
+    let left = hub::unregister(&hub, name, |text| progress.detail(text)).await;
+    if left.is_err() {
+        progress.finish();
+        report::write_cleaned(&mut std::io::stdout().lock(), cluster, &cleaned)?;
+        return left;
+    }
     if !through_tunnel {
         progress.step(format!("removing what Umbra made in {name}"));
         let reached = match (given, &stored) {
@@ -96,10 +130,19 @@ pub(crate) async fn run(arguments: LeaveArguments) -> Result<()> {
             (None, Some(stored)) => reach(cluster, stored).await,
             (None, None) => Err(anyhow!("its credential is not on the hub, and no --context was given")),
         };
-        clean(reached, cluster, keep_objects, false, &mut cleaned).await;
+        match reached {
+            Err(error) => cleaned.unreached(error, &placed),
+            Ok(child) => {
+                objects::take_out(child.api(), &placed.renderings, &mut cleaned).await;
+                remove(&child, cluster, false, &mut cleaned).await;
+                child.close().await;
+            }
+        }
     }
+    cleaned.unknown = !placed.unread.is_empty();
+    cleaned.failed.extend(placed.unread);
     progress.finish();
-    report::write(&mut std::io::stdout().lock(), cluster, &cleaned, context, keep_objects)?;
+    report::write(&mut std::io::stdout().lock(), cluster, &cleaned, context)?;
     Ok(())
 }
 
@@ -153,51 +196,63 @@ async fn reach(cluster: &ManagedCluster, kubeconfig: &Kubeconfig) -> Result<Chil
     Ok(child)
 }
 
-/// Removes what Umbra made in the child, and writes down how far that came.
-async fn clean(
-    reached: Result<ChildCluster>,
-    cluster: &ManagedCluster,
-    keep_objects: bool,
-    through_tunnel: bool,
+/// Takes what fleets have placed out of a cluster that they still reach, and writes down how far that came.
+async fn withdraw(
+    hub: &Client,
+    child: &Child,
+    name: &str,
+    placed: &Placed,
+    progress: &Progress,
     cleaned: &mut Cleaned,
 ) {
-    let outcome = match reached {
-        Ok(child) => {
-            let outcome = remove(&child, cluster, keep_objects, through_tunnel, cleaned).await;
-            child.close().await;
-            outcome
-        }
-        Err(error) => Err(error),
+    let withdrawn = async {
+        placed::withdraw(hub, name).await?;
+        placed::withdrawn(hub, name, placed, |text| progress.detail(text)).await
     };
-    cleaned.failed = outcome.err();
+    match withdrawn.await {
+        Err(error) => {
+            cleaned.failed.push(error);
+            objects::remain(&placed.renderings, cleaned);
+        }
+        Ok(left) => {
+            objects::were_withdrawn(&placed::gone(&placed.renderings, &left), cleaned);
+            objects::take_out(child, &left, cleaned).await;
+        }
+    }
 }
 
-async fn remove(
-    child: &ChildCluster,
-    cluster: &ManagedCluster,
-    keep_objects: bool,
-    through_tunnel: bool,
-    cleaned: &mut Cleaned,
-) -> Result<()> {
-    let agent = Agent::find(child.api(), &cluster.uid().unwrap_or_default()).await?;
-    if let Some(agent) = &agent {
-        agent.stop_placing(child.api()).await?;
-    }
-    if !keep_objects {
-        (cleaned.placed, cleaned.namespaces) = child.delete_placed().await?;
-    }
+/// Takes out agent and binding, and writes down how far that came.
+async fn remove(child: &ChildCluster, cluster: &ManagedCluster, through_tunnel: bool, cleaned: &mut Cleaned) {
     let binding = binding_name(cluster);
-    match &agent {
-        Some(agent) => {
-            agent.delete(child.api(), &binding).await?;
-            // Through its own tunnel nobody sees it go.
-            cleaned.agent = match through_tunnel || !agent.gone(child.api()).await {
-                true => Removal::Begun,
-                false => Removal::Done,
-            };
+    let found = match Agent::find(child.api(), &cluster.uid().unwrap_or_default()).await {
+        Ok(found) => found,
+        Err(error) => {
+            cleaned.failed.push(error);
+            cleaned.agent_left = true;
+            Found::Other
         }
-        // Last: through a tunnel it is by this binding that anything may be done.
-        None => cleaned.binding = child.unbind_administrators(&binding).await?,
+    };
+    if let Found::Own(agent) = &found {
+        match agent.delete(child.api(), &binding).await {
+            Ok(()) => {
+                // Through its own tunnel nobody sees it go.
+                let gone = !through_tunnel && agent.gone(child.api()).await;
+                cleaned.agent = if gone { Removal::Done } else { Removal::Begun };
+            }
+            Err(error) => {
+                cleaned.failed.push(error);
+                (cleaned.agent_left, cleaned.binding_left) = (true, true);
+            }
+        }
+        return;
     }
-    Ok(())
+    cleaned.agent_unnamed = matches!(found, Found::Unnamed);
+    // Last: through a tunnel it is by this binding that anything may be done.
+    match child.unbind_administrators(&binding).await {
+        Ok(deleted) => cleaned.binding = deleted,
+        Err(error) => {
+            cleaned.failed.push(error);
+            cleaned.binding_left = true;
+        }
+    }
 }
