@@ -3,6 +3,7 @@
 //! Live is an agent whose loop turns; whether the hub is there is no matter of that, because starting again does not bring a hub
 //! back. Ready is one whose tunnel is up.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,7 +19,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,8 @@ use tokio_util::task::TaskTracker;
 const STILL: Duration = Duration::from_secs(300);
 /// How often a loop that only waits turns.
 pub(super) const TURN: Duration = Duration::from_secs(5);
-/// Probes at a time. A kubelet makes two; whoever else in the cluster holds connections open is not to keep it out.
+/// Connections at a time. Where there are more, the oldest ends: a probe is answered within milliseconds, so whoever holds connections
+/// open keeps no kubelet out unless they open as many within that time.
 const CONNECTIONS: usize = 256;
 /// A probe is over within this.
 const PROBE: Duration = Duration::from_secs(3);
@@ -117,21 +118,18 @@ impl Health {
     /// Answers probes until `stop`; what is under way then is cut.
     pub(super) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let accept = async {
+            let mut open = VecDeque::new();
             loop {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                    return;
-                };
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let (health, stop) = (self.clone(), stop.clone());
+                        let (health, end) = (self.clone(), make_room(&mut open, &stop));
                         tasks.spawn(async move {
                             // A client that breaks off or dawdles is no concern of the agent.
-                            let _ = stop
+                            let _ = end
                                 .run_until_cancelled(tokio::time::timeout(PROBE, health.connection(stream)))
                                 .await;
-                            drop(place);
+                            end.cancel();
                         });
                     }
                     Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
@@ -156,6 +154,22 @@ impl Health {
             .serve_connection(TokioIo::new(stream), service)
             .await
     }
+}
+
+/// What ends another connection, which is the youngest of `open` then. What has ended goes out of `open`, and where it is full all the
+/// same, the oldest.
+fn make_room(open: &mut VecDeque<CancellationToken>, stop: &CancellationToken) -> CancellationToken {
+    if open.len() >= CONNECTIONS {
+        open.retain(|one| !one.is_cancelled());
+    }
+    if open.len() >= CONNECTIONS
+        && let Some(oldest) = open.pop_front()
+    {
+        oldest.cancel();
+    }
+    let end = stop.child_token();
+    open.push_back(end.clone());
+    end
 }
 
 impl Drop for Up {
@@ -233,6 +247,17 @@ mod tests {
         stop.cancel();
         tasks.close();
         tasks.wait().await;
+    }
+
+    #[test]
+    fn room_is_made_by_what_has_ended_and_then_by_the_oldest() {
+        let (mut open, stop) = (VecDeque::new(), CancellationToken::new());
+        let first: Vec<_> = (0..CONNECTIONS).map(|_| make_room(&mut open, &stop)).collect();
+        first[7].cancel();
+        make_room(&mut open, &stop);
+        assert!(!first[0].is_cancelled() && open.len() == CONNECTIONS);
+        make_room(&mut open, &stop);
+        assert!(first[0].is_cancelled() && !first[1].is_cancelled() && open.len() == CONNECTIONS);
     }
 
     #[tokio::test(start_paused = true)]
