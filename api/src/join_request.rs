@@ -67,6 +67,10 @@ pub struct ClusterJoinRequestStatus {
     /// The UID of the ManagedCluster that the certificate is for. It counts for no other of the same name.
     #[serde(skip_serializing_if = "String::is_empty", rename = "managedClusterUID")]
     pub managed_cluster_uid: String,
+    /// The authorities by which the agent is to verify the hub from now on, as PEM: the one that signs now and the next, where that
+    /// is published. Empty where the hub's certificate is not of its own authority.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hub_certificate_authority: String,
 }
 
 /// The types of a ClusterJoinRequest's conditions.

@@ -14,7 +14,8 @@ pub(crate) struct AgentArguments {
     /// What the cluster is called on the hub.
     #[arg(long, env = "UMBRA_CLUSTER", value_name = "NAME")]
     pub(super) cluster: String,
-    /// The authorities that the hub's certificate is verified against, as PEM [default: those of this machine].
+    /// The authorities that the hub's certificate is verified against, as PEM, beside those that the hub has said with the present
+    /// certificate; read again when it changes [default: those of this machine alone].
     #[arg(long, env = "UMBRA_HUB_CA_FILE", value_name = "FILE")]
     pub(super) hub_ca_file: Option<PathBuf>,
     /// The name that the hub's certificate has to be for, where it is not the host of --hub.

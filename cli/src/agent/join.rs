@@ -1,5 +1,6 @@
 //! How an agent gets a certificate: the first with a token, the others with the one it has.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -32,8 +33,10 @@ pub(super) struct Joiner {
     cluster: String,
     own: OwnCluster,
     state: State,
+    /// Without authorities and credentials.
     hub: ChildConfig,
-    token: Option<std::path::PathBuf>,
+    hub_ca_file: Option<PathBuf>,
+    token: Option<PathBuf>,
     health: Health,
 }
 
@@ -44,41 +47,79 @@ impl Joiner {
     /// Where they cannot be used.
     pub(super) fn new(arguments: &AgentArguments, own: &OwnCluster, health: Health) -> Result<Self> {
         let mut hub = ChildConfig::new("hub", arguments.hub.clone());
-        if let Some(path) = &arguments.hub_ca_file {
-            let pem =
-                std::fs::read(path).with_context(|| format!("--hub-ca-file {} cannot be read", path.display()))?;
-            hub.certificate_authority = Some(pem);
-        }
         hub.tls_server_name.clone_from(&arguments.hub_tls_server_name);
         hub.proxy_url.clone_from(&arguments.proxy_url);
-        // Says now what could not be used later.
-        Child::new(hub.clone()).context("--hub, --hub-ca-file, --hub-tls-server-name or --proxy-url cannot be used")?;
-        Ok(Self {
+        let joiner = Self {
             cluster: arguments.cluster.clone(),
             own: own.clone(),
             state: State::new(arguments, own.child())?,
             hub,
+            hub_ca_file: arguments.hub_ca_file.clone(),
             token: arguments.bootstrap_token_file.clone(),
             health,
-        })
+        };
+        // Says now what could not be used later.
+        let trusted = joiner.trusted("")?;
+        joiner
+            .hub_as(CredentialsConfig::default(), trusted)
+            .context("--hub, --hub-ca-file, --hub-tls-server-name or --proxy-url cannot be used")?;
+        Ok(joiner)
     }
 
-    fn hub_as(&self, credentials: CredentialsConfig) -> Result<Child> {
+    /// What the hub is verified by now: the file, as it is now, and beside it what the hub has `told`. Without the file, the
+    /// authorities of this machine alone: then the hub's certificate is of one that they know.
+    fn trusted(&self, told: &str) -> Result<Option<Vec<u8>>> {
+        let Some(path) = &self.hub_ca_file else {
+            return Ok(None);
+        };
+        let mut pem =
+            std::fs::read(path).with_context(|| format!("--hub-ca-file {} cannot be read", path.display()))?;
+        if !told.is_empty() {
+            pem.push(b'\n');
+            pem.extend_from_slice(told.as_bytes());
+        }
+        Ok(Some(pem))
+    }
+
+    fn hub_as(&self, credentials: CredentialsConfig, trusted: Option<Vec<u8>>) -> Result<Child> {
         Ok(Child::new(ChildConfig {
             credentials,
+            certificate_authority: trusted,
             ..self.hub.clone()
         })?)
     }
 
     fn identity(&self, kept: Kept) -> Result<Identity> {
-        let hub = self.hub_as(CredentialsConfig {
+        let credentials = CredentialsConfig {
             certificate: Some(ClientCertificate {
                 certificate: kept.certificate.clone(),
                 key: Secret::new(&*kept.key),
             }),
             authorization: Authorization::None,
-        })?;
-        Identity::new(kept, hub)
+        };
+        let trusted = self.trusted(&kept.hub_certificate_authority)?;
+        let hub = self.hub_as(credentials, trusted.clone())?;
+        Identity::new(kept, hub, trusted)
+    }
+
+    /// `present`, which verifies the hub by the file as it is now. Where that cannot be used, it stays as it is.
+    pub(super) async fn with_present_authorities(&self, present: Identity) -> Identity {
+        let other = match self.trusted(&present.kept.hub_certificate_authority) {
+            Ok(now) if now.as_deref() == present.trusted() => return present,
+            Ok(_) => self.identity(present.kept.clone()),
+            Err(error) => Err(error),
+        };
+        match other {
+            Ok(other) => {
+                eprintln!("--hub-ca-file has changed; the hub is verified by what it says now");
+                present.hub().close().await;
+                other
+            }
+            Err(error) => {
+                eprintln!("the hub is verified as before: {error:#}");
+                present
+            }
+        }
     }
 
     /// The identity that is kept, or else a new one: waits until it has been approved.
@@ -97,21 +138,26 @@ impl Joiner {
                 self.cluster
             );
         };
+        let told = kept.as_ref().map(Kept::forgotten).unwrap_or_default();
         // Where a certificate was there and has expired, its request counts no more either.
         let wanted = match kept {
             Some(kept) if kept.certificate.is_empty() && !kept.name.is_empty() => kept,
             _ => {
-                let new = Kept::new(&self.cluster)?;
+                let new = Kept {
+                    hub_certificate_authority: told.hub_certificate_authority.clone(),
+                    ..Kept::new(&self.cluster)?
+                };
                 if self.state.save(&new).await? == Saved::Overtaken {
                     bail!("another agent has begun to join at the same time");
                 }
                 new
             }
         };
-        let hub = self.hub_as(CredentialsConfig {
+        let credentials = CredentialsConfig {
             certificate: None,
             authorization: Authorization::TokenFile(token),
-        })?;
+        };
+        let hub = self.hub_as(credentials, self.trusted(&told.hub_certificate_authority)?)?;
         let obtained = self.ask(&hub, &wanted).await;
         self.health.unapproved(false);
         hub.close().await;
@@ -120,7 +166,7 @@ impl Joiner {
             Err(error) => {
                 if error.downcast_ref::<Denied>().is_some() {
                     // The next one is another request.
-                    self.state.save(&Kept::default()).await?;
+                    self.state.save(&told).await?;
                 }
                 Err(error)
             }
@@ -135,7 +181,11 @@ impl Joiner {
         match clock::check(hub, "the hub").await {
             Ok(None) => {}
             Ok(Some(warning)) => eprintln!("warning: {warning}"),
-            Err(error) => return Err(error.downcast().map_or_else(|own| own, explained)),
+            Err(error) => {
+                return Err(error
+                    .downcast()
+                    .map_or_else(|own| own, |error| Credential::Token.explained(error)));
+            }
         }
         let request = json!({
             "apiVersion": umbra_api::API_VERSION,
@@ -150,9 +200,9 @@ impl Joiner {
         {
             Ok(_) => eprintln!("asked the hub to join: ClusterJoinRequest {}", wanted.name),
             Err(ChildError::Status { code, .. }) if code.as_u16() == 409 => {}
-            Err(error) => return Err(explained(error)),
+            Err(error) => return Err(Credential::Token.explained(error)),
         }
-        issued(hub, wanted, None, &self.health).await
+        issued(hub, Credential::Token, wanted, None, &self.health).await
     }
 
     /// Keeps what was issued, or takes what another agent was faster to keep.
@@ -170,6 +220,10 @@ impl Joiner {
     ///
     /// # Errors
     /// Where the hub cannot be reached or does not issue it in time.
+    ///
+    /// # Cancel safety
+    /// Where it is dropped before it has ended, what the hub has issued may be lost; the present certificate counts as before, and
+    /// renewing begins again.
     pub(super) async fn renew(&mut self, present: &Identity) -> Result<Identity> {
         if let Some(kept) = self.state.load().await?
             && kept.is_good()
@@ -184,8 +238,15 @@ impl Joiner {
             .hub()
             .request_json(Method::PATCH, &path, "application/merge-patch+json", patch)
             .await
-            .map_err(explained)?;
-        let kept = issued(present.hub(), &wanted, Some(RENEWAL), &self.health).await?;
+            .map_err(|error| Credential::Certificate.explained(error))?;
+        let kept = issued(
+            present.hub(),
+            Credential::Certificate,
+            &wanted,
+            Some(RENEWAL),
+            &self.health,
+        )
+        .await?;
         self.keep(kept).await
     }
 
@@ -199,7 +260,7 @@ impl Joiner {
             if self.token.is_none() {
                 bail!("there is no --bootstrap-token-file to ask for one");
             }
-            self.state.save(&Kept::default()).await?;
+            self.state.save(&present.kept.forgotten()).await?;
         }
         let obtained = self.obtain().await;
         let refused = obtained.as_ref().is_err_and(is_refused);
@@ -229,14 +290,20 @@ struct Denied {
 }
 
 /// Waits until the certificate for `wanted` is there.
-async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>, health: &Health) -> Result<Kept> {
+async fn issued(
+    hub: &Child,
+    credential: Credential,
+    wanted: &Kept,
+    patience: Option<Duration>,
+    health: &Health,
+) -> Result<Kept> {
     let path = format!("{PATH}/{}", wanted.name);
     let hash = sha256_hex(wanted.request.as_bytes());
     let began = Instant::now();
     let mut told = false;
     loop {
         health.turn();
-        let request: ClusterJoinRequest = hub.get_json(&path).await.map_err(explained)?;
+        let request: ClusterJoinRequest = hub.get_json(&path).await.map_err(|error| credential.explained(error))?;
         let status = request.status.clone().unwrap_or_default();
         if request.has(condition::DENIED) {
             let denied = status.conditions.into_iter().find(|one| one.type_ == condition::DENIED);
@@ -249,6 +316,7 @@ async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>, health: 
         if status.request_hash == hash && !status.certificate.is_empty() {
             return Ok(Kept {
                 certificate: status.certificate,
+                hub_certificate_authority: status.hub_certificate_authority,
                 ..wanted.clone()
             });
         }
@@ -265,13 +333,26 @@ async fn issued(hub: &Child, wanted: &Kept, patience: Option<Duration>, health: 
     }
 }
 
-fn explained(error: ChildError) -> anyhow::Error {
-    match error {
-        ChildError::CredentialsRefused { .. } => {
-            Refused("the hub does not accept the token: it may have expired or been revoked".to_owned()).into()
+/// With what the agent asks.
+#[derive(Debug, Clone, Copy)]
+enum Credential {
+    Token,
+    Certificate,
+}
+
+impl Credential {
+    fn explained(self, error: ChildError) -> anyhow::Error {
+        match (error, self) {
+            (ChildError::CredentialsRefused { .. }, Self::Token) => {
+                Refused("the hub does not accept the token: it may have expired or been revoked".to_owned()).into()
+            }
+            (ChildError::CredentialsRefused { .. }, Self::Certificate) => {
+                let message = "the hub does not accept the agent's certificate: it may have expired, or its authority been replaced";
+                Refused(message.to_owned()).into()
+            }
+            (error @ ChildError::Status { code, .. }, _) if code.as_u16() == 403 => Refused(error.to_string()).into(),
+            // Its message has its causes in it.
+            (error, _) => anyhow!("{error}"),
         }
-        ChildError::Status { code, .. } if code.as_u16() == 403 => Refused(error.to_string()).into(),
-        // Its message has its causes in it.
-        error => anyhow!("{error}"),
     }
 }

@@ -11,6 +11,8 @@ mod identity;
 mod join;
 mod own;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use anyhow::{Context as _, Result};
 use http::StatusCode;
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinError;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +43,9 @@ const LONGEST: Duration = Duration::from_secs(15);
 const PATIENCE: u32 = 5;
 /// A tunnel that lived for less was no success.
 const LASTING: Duration = Duration::from_secs(30);
+/// What is said of a renewal.
+const RENEWED: &str = "the certificate has been renewed";
+const NOT_RENEWED: &str = "the certificate is not renewed yet";
 
 /// Runs until SIGTERM or Ctrl-C.
 ///
@@ -147,7 +153,7 @@ impl Agent {
                     refusals += u32::from(is_refusal(&error));
                     identity = Some(match is_refusal(&error) && refusals % PATIENCE == 0 {
                         true => self.rejoin(present).await,
-                        false => present,
+                        false => self.refreshed(present).await,
                     });
                 }
             }
@@ -197,6 +203,30 @@ impl Agent {
         }
     }
 
+    /// The identity of an agent that gets no tunnel, which may be because of what is old in it: verifies the hub by what the agent is
+    /// told now, and has another certificate where it is time for one.
+    async fn refreshed(&mut self, present: Identity) -> Identity {
+        let mut present = self.joiner.with_present_authorities(present).await;
+        if Instant::now() < present.renew_at() {
+            return present;
+        }
+        self.health.turn();
+        let stop = self.stop.clone();
+        match stop.run_until_cancelled(self.joiner.renew(&present)).await {
+            Some(Ok(renewed)) => {
+                eprintln!("{RENEWED}");
+                present.hub().close().await;
+                renewed
+            }
+            Some(Err(error)) => {
+                eprintln!("{NOT_RENEWED}: {error:#}");
+                present.renew_later();
+                present
+            }
+            None => present,
+        }
+    }
+
     /// Serves one tunnel, in a task that outlives this, until there is something else to do.
     async fn serve(&mut self, tunnel: agent::Tunnel, identity: Identity) -> (Next, Identity) {
         // An exec may outlive the tunnel's certificate's renewal, but not the agent.
@@ -205,9 +235,11 @@ impl Agent {
             ..Ending::default()
         };
         let (own, own_ending, up) = (self.own.clone(), ending.clone(), self.health.up());
+        let over = CancellationToken::new();
+        let ended = over.clone().drop_guard();
         let mut served = self.tasks.spawn(async move {
             let served = agent::serve(tunnel, &own, &own_ending).await;
-            drop(up);
+            drop((up, ended));
             served
         });
         let mut identity = identity;
@@ -217,15 +249,7 @@ impl Agent {
             let renewal = tokio::time::sleep_until(identity.renew_at());
             tokio::select! {
                 ended = &mut served => {
-                    match ended {
-                        Ok(Ok(())) => eprintln!("the tunnel has ended"),
-                        // rustls says more of it, for programmers.
-                        Ok(Err(error)) if error.to_string().contains("close_notify") => {
-                            eprintln!("the hub has cut the tunnel");
-                        }
-                        Ok(Err(error)) => eprintln!("the tunnel has ended: {error}"),
-                        Err(error) => eprintln!("the tunnel has failed: {error}"),
-                    }
+                    tell_end(ended);
                     return (Next::Again, identity);
                 }
                 _ = turns.tick() => self.health.turn(),
@@ -238,16 +262,28 @@ impl Agent {
                     let _ = served.await;
                     return (Next::Stop, identity);
                 }
-                () = renewal => match self.joiner.renew(&identity).await {
-                    Ok(renewed) => {
-                        eprintln!("the certificate has been renewed");
-                        return (Next::Replace(ending), renewed);
+                () = renewal => {
+                    // Takes a minute or two where the hub is slow. What ends the tunnel or the agent does not wait for that: it is
+                    // heard above.
+                    let renewed = tokio::select! {
+                        renewed = self.joiner.renew(&identity) => Some(renewed),
+                        () = self.stop.cancelled() => None,
+                        () = ending.unwanted.cancelled() => None,
+                        () = over.cancelled() => None,
+                    };
+                    match renewed {
+                        Some(Ok(renewed)) => {
+                            eprintln!("{RENEWED}");
+                            return (Next::Replace(ending), renewed);
+                        }
+                        Some(Err(error)) => {
+                            eprintln!("{NOT_RENEWED}: {error:#}");
+                            identity = self.joiner.with_present_authorities(identity).await;
+                        }
+                        None => {}
                     }
-                    Err(error) => {
-                        eprintln!("the certificate is not renewed yet: {error:#}");
-                        identity.renew_later();
-                    }
-                },
+                    identity.renew_later();
+                }
             }
         }
     }
@@ -257,6 +293,17 @@ impl Agent {
         let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST);
         let pause = ceiling.mul_f64(rand::rng().random_range(0.0..1.0));
         let _ = tokio::time::timeout(pause, self.stop.cancelled()).await;
+    }
+}
+
+/// Says how a tunnel has ended.
+fn tell_end(ended: Result<std::io::Result<()>, JoinError>) {
+    match ended {
+        Ok(Ok(())) => eprintln!("the tunnel has ended"),
+        // rustls says more of it, for programmers.
+        Ok(Err(error)) if error.to_string().contains("close_notify") => eprintln!("the hub has cut the tunnel"),
+        Ok(Err(error)) => eprintln!("the tunnel has ended: {error}"),
+        Err(error) => eprintln!("the tunnel has failed: {error}"),
     }
 }
 

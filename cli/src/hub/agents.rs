@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use umbra_auth::certificates::CertificateAuthority;
 use umbra_controllers::join::JoinController;
-use umbra_registry::hub::agents::{AgentAuthenticator, AgentAuthority, Agents};
+use umbra_registry::hub::agents::{AgentAuthenticator, AgentAuthority, Agents, HubTrust};
 
 use super::base::{Base, Shared};
 use crate::duration::duration;
@@ -71,8 +71,8 @@ pub(crate) fn authenticator(shared: &Shared, authority: &AgentAuthority) -> Arc<
     Arc::new(AgentAuthenticator::new(authority.bundle().clone(), directory))
 }
 
-/// Decides about ClusterJoinRequests and signs, until the hub ends.
-pub(crate) fn decide(base: &Base, shared: &Shared, authority: AgentAuthority, client: kube::Client) {
-    let controller = JoinController::new(Arc::clone(&shared.directory), authority, client);
+/// Decides about ClusterJoinRequests and signs, until the hub ends. Agents verify the hub by `trust`.
+pub(crate) fn decide(base: &Base, shared: &Shared, authority: AgentAuthority, trust: HubTrust, client: kube::Client) {
+    let controller = JoinController::new(Arc::clone(&shared.directory), authority, trust, client);
     base.tracker.spawn(controller.run(base.cancel.clone()));
 }

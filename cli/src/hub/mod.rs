@@ -36,7 +36,7 @@ use umbra_controllers::lease::Leases;
 use umbra_registry::builtin::assembly::Cluster;
 use umbra_registry::generic::StoreApi;
 use umbra_registry::hub::HubDependencies;
-use umbra_registry::hub::agents::Agents;
+use umbra_registry::hub::agents::{Agents, HubTrust};
 use umbra_registry::hub::roots::Fleets;
 
 use crate::up::data_dir::DataDir;
@@ -137,7 +137,9 @@ impl Hub {
         ensure_defaults(&client)
             .await
             .context("the objects every hub has cannot be created")?;
-        agents::decide(base, &shared, authority, client.clone());
+        let trust = HubTrust::default();
+        trust.replace(data.authority().certificate_pem());
+        agents::decide(base, &shared, authority, trust, client.clone());
         let tunnels = shared.tunnels.clone();
         base.run_controllers(Controllers {
             client: client.clone(),

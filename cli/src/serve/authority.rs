@@ -5,8 +5,8 @@
 //! renewing.
 //!
 //! An authority is renewed in two steps, so that nothing is signed by one that somebody does not trust yet: the next one is
-//! published as `next.crt` and `next.key`, and in `ca.crt` beside the present one, which goes on signing; [`PUBLISHED`] later it
-//! takes over, and the one before stays in `ca.crt` until the next renewal. An authority that has ended is replaced at once.
+//! published as `next.crt` and `next.key`, and in `ca.crt` beside the present one, which goes on signing; [`Purpose::published`]
+//! later it takes over, and the one before stays in `ca.crt` until the next renewal. An authority that has ended is replaced at once.
 //!
 //! Deleting the Secret makes all certificates of its authority worthless within a minute or two.
 
@@ -29,17 +29,24 @@ pub(super) struct Purpose {
     secret: &'static str,
     /// What it is the authority of.
     of: &'static str,
+    /// For how long the next authority is published before it signs, so that everybody who has to trust it has heard of it.
+    published: Duration,
 }
 
 /// The authority of serving certificates.
 pub(super) const SERVING: Purpose = Purpose {
     secret: "umbra-serving",
     of: "the serving certificate",
+    // Agents hear of it when they renew, within a week (`LONGEST` in `crate::agent::identity`); three more are for those that are
+    // away. It leaves three of the four months of [`RENEWAL`].
+    published: Duration::from_secs(30 * 24 * 60 * 60),
 };
 /// The authority of the agents of tunnels, and of replicas to each other.
 pub(super) const AGENTS: Purpose = Purpose {
     secret: "umbra-agents",
     of: "agents",
+    // Replicas hear of it within a minute or two; the rest is for those that cannot ask for a while.
+    published: Duration::from_secs(60 * 60),
 };
 /// When the authority in it ends, as RFC 3339.
 const ENDS: &str = "umbra.dev/authority-ends";
@@ -55,9 +62,6 @@ const NEXT_KEY: &str = "next.key";
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A third of it: a hub that is off for months still comes back with an authority that is good.
 const RENEWAL: Duration = Duration::from_secs(365 * 24 * 60 * 60 / 3);
-/// For how long the next authority is published before it signs. Replicas and the APIService hear of it within a minute or two; the
-/// rest is for those that cannot ask for a while.
-const PUBLISHED: Duration = Duration::from_secs(60 * 60);
 /// How often it is tried again when another replica writes the Secret at the same time.
 const ATTEMPTS: usize = 5;
 
@@ -134,7 +138,7 @@ impl SharedAuthority {
             let next = CertificateAuthority::from_pem(text(present, NEXT_CERTIFICATE)?, text(present, NEXT_KEY)?)
                 .context("delete it, and another one is made")?;
             let since = time(present, NEXT_SINCE).unwrap_or(now);
-            if now < since + jiff::SignedDuration::try_from(PUBLISHED)? {
+            if now < since + jiff::SignedDuration::try_from(purpose.published)? {
                 return Ok(None);
             }
             let (shared, secret) = Self::signing(purpose, since, next, Some(read))?;
@@ -267,11 +271,12 @@ mod tests {
         assert_eq!(pems(&published), 2);
         let read = SharedAuthority::read(&secret).unwrap();
         assert_eq!(read.trusted, published.trusted);
-        let soon = renewed + jiff::SignedDuration::from_mins(59);
+        // Agents hear of it once a week, or sooner.
+        let soon = renewed + jiff::SignedDuration::from_hours(29 * 24);
         assert!(SharedAuthority::step(&SERVING, soon, &secret, &read).unwrap().is_none());
 
         // Then it signs, and the one before is trusted still.
-        let later = renewed + jiff::SignedDuration::from_mins(61);
+        let later = renewed + jiff::SignedDuration::from_hours(31 * 24);
         let (second, secret, _) = SharedAuthority::step(&SERVING, later, &secret, &read)
             .unwrap()
             .expect("a step");

@@ -3,7 +3,8 @@
 //!
 //! With an authority of its own, a server looks once a minute whether the authority was renewed, whether the APIService
 //! trusts it, and whether the certificate is for the Service that the APIService names. The APIService is told first, and a
-//! new authority's certificate is shown [`PROPAGATION`] later, so that kube-apiserver knows it by then.
+//! new authority's certificate is shown [`PROPAGATION`] later, so that kube-apiserver knows it by then. Agents are told with every
+//! certificate that they get ([`HubTrust`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use umbra_api::SYSTEM_NAMESPACE;
 use umbra_auth::tls::ReloadableServingCertificate;
 use umbra_auth::trust::{FollowedFiles, TrustError};
+use umbra_registry::hub::agents::HubTrust;
 
 use super::authority::{SERVING, SharedAuthority};
 use super::plan::CertificatePlan;
@@ -40,7 +42,8 @@ const PROPAGATION: Duration = Duration::from_secs(10);
 /// As whom the APIService is written.
 const FIELD_MANAGER: &str = "umbra-serve";
 
-/// Gives the certificate to show, and keeps it up to date in a task of `tracker` until `cancel`.
+/// Gives the certificate to show, and keeps it up to date in a task of `tracker` until `cancel`. What is to be trusted for it goes
+/// into `trust`, where it is of the own authority.
 ///
 /// # Errors
 /// Where there is none to begin with.
@@ -48,6 +51,7 @@ pub(super) async fn serve(
     plan: CertificatePlan,
     hub: &kube::Client,
     address: IpAddr,
+    trust: &HubTrust,
     tracker: &TaskTracker,
     cancel: CancellationToken,
 ) -> Result<ReloadableServingCertificate> {
@@ -69,7 +73,7 @@ pub(super) async fn serve(
             Ok(serving)
         }
         CertificatePlan::Own { api_service } => {
-            let mut keeper = Keeper::new(hub.clone(), api_service, address);
+            let mut keeper = Keeper::new(hub.clone(), api_service, address, trust.clone());
             let (names, authority) = keeper.ask().await?;
             let serving = keeper.issue(&authority, names)?;
             tracker.spawn(async move { cancel.run_until_cancelled(keeper.run()).await });
@@ -84,6 +88,7 @@ struct Keeper {
     services: Api<APIService>,
     api_service: String,
     address: IpAddr,
+    trust: HubTrust,
     shown: Option<Shown>,
     /// Whether somebody was told that there is no APIService.
     missing: bool,
@@ -98,12 +103,13 @@ struct Shown {
 }
 
 impl Keeper {
-    fn new(hub: kube::Client, api_service: String, address: IpAddr) -> Self {
+    fn new(hub: kube::Client, api_service: String, address: IpAddr, trust: HubTrust) -> Self {
         Self {
             services: Api::all(hub.clone()),
             hub,
             api_service,
             address,
+            trust,
             shown: None,
             missing: false,
         }
@@ -156,6 +162,7 @@ impl Keeper {
     /// The names that the certificate needs, and the authority, of which the APIService has been told.
     async fn ask(&mut self) -> Result<(Vec<String>, SharedAuthority)> {
         let authority = SharedAuthority::load(&self.hub, &SERVING).await?;
+        self.trust.replace(&String::from_utf8_lossy(&authority.trusted));
         let name = &self.api_service;
         let present = self.services.get_opt(name).await;
         let present = present.with_context(|| format!("the APIService {name} of the hub cluster cannot be read"))?;

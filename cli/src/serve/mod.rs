@@ -31,6 +31,7 @@ use umbra_child::tunnel::Tunnels;
 use umbra_child::{Children, ProbeConfig};
 use umbra_controllers::cluster::ensure_roots;
 use umbra_controllers::lease::{Leases, Membership, Timing};
+use umbra_registry::hub::agents::HubTrust;
 use umbra_registry::hub::aggregated::{self, AggregatedDependencies};
 use umbra_registry::hub::roots::Fleets;
 
@@ -158,10 +159,12 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
         .limits(plan.limits)
         .audit(audit.clone())
         .build();
+    let agents_trust = HubTrust::default();
     let certificate = certificate::serve(
         plan.certificate,
         &plan.clients.hub,
         plan.listen.ip(),
+        &agents_trust,
         &base.tracker,
         base.cancel.clone(),
     );
@@ -182,7 +185,7 @@ async fn serve(base: &Base, store: &HubStore, plan: Plan) -> Result<Serving> {
     } else {
         leases(base, store, plan.replica_name)?
     };
-    hub::agents::decide(base, &shared, authority, client.clone());
+    hub::agents::decide(base, &shared, authority, agents_trust, client.clone());
     let tunnels = shared.tunnels.clone();
     base.run_controllers(Controllers {
         client,

@@ -39,7 +39,7 @@ use umbra_auth::certificates::validity_of_pem;
 use umbra_auth::tokens::sha256_hex;
 use umbra_registry::copies::retry;
 use umbra_registry::directory::Directory;
-use umbra_registry::hub::agents::{AgentAuthority, AgentIdentity};
+use umbra_registry::hub::agents::{AgentAuthority, AgentIdentity, HubTrust};
 use umbra_registry::mirror::Mirror;
 
 use decide::{Action, decide};
@@ -53,6 +53,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 pub struct JoinController {
     directory: Arc<Mirror<Directory>>,
     authority: AgentAuthority,
+    trust: HubTrust,
     api: Api<ClusterJoinRequest>,
     clusters: Api<ManagedCluster>,
     /// Failures in a row, by name.
@@ -66,12 +67,14 @@ impl std::fmt::Debug for JoinController {
 }
 
 impl JoinController {
-    /// A controller of the requests in `directory`, which signs by `authority` and writes to the hub root as `client`.
+    /// A controller of the requests in `directory`, which signs by `authority`, tells agents of `trust`, and writes to the hub root
+    /// as `client`.
     #[must_use]
-    pub fn new(directory: Arc<Mirror<Directory>>, authority: AgentAuthority, client: Client) -> Self {
+    pub fn new(directory: Arc<Mirror<Directory>>, authority: AgentAuthority, trust: HubTrust, client: Client) -> Self {
         Self {
             directory,
             authority,
+            trust,
             api: Api::all(client.clone()),
             clusters: Api::all(client),
             failures: BTreeMap::new(),
@@ -140,8 +143,10 @@ impl JoinController {
                 let certificate = self.authority.sign(pem, &identity).map_err(|error| error.to_string())?;
                 let (_, until) = validity_of_pem(&certificate).map_err(|error| error.to_string())?;
                 let expires = Timestamp::from_second(until).map_err(|error| error.to_string())?;
+                let trust = Some(self.trust.pem()).filter(|pem| !pem.is_empty());
                 let status = json!({"certificate": certificate, "requestHash": sha256_hex(pem.as_bytes()),
-                    "expires": expires.to_string(), "managedClusterUID": cluster_uid});
+                    "expires": expires.to_string(), "managedClusterUID": cluster_uid,
+                    "hubCertificateAuthority": trust});
                 self.write(request, status).await
             }
             Action::Delete(why) => {

@@ -18,6 +18,26 @@ use super::AgentIdentity;
 #[error("the bundle of the agents' authority cannot be used")]
 pub struct AuthorityError(#[from] TlsError);
 
+/// By what agents are to verify this hub, as PEM: they are told with each certificate that is issued, because what their manifest
+/// says of it is as old as the manifest. Clones are the same. Empty where somebody else cares for the hub's certificate.
+#[derive(Debug, Clone, Default)]
+pub struct HubTrust(Arc<ArcSwap<String>>);
+
+impl HubTrust {
+    /// Tells `pem` from now on.
+    pub fn replace(&self, pem: &str) {
+        if *self.pem() != pem {
+            self.0.store(Arc::new(pem.to_owned()));
+        }
+    }
+
+    /// What is told now.
+    #[must_use]
+    pub fn pem(&self) -> Arc<String> {
+        self.0.load_full()
+    }
+}
+
 /// The authority of agents. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct AgentAuthority {

@@ -37,7 +37,7 @@ use crate::mirror::Mirror;
 
 pub use admission::AdmitJoinRequests;
 pub use authenticate::AgentAuthenticator;
-pub use authority::AgentAuthority;
+pub use authority::{AgentAuthority, HubTrust};
 pub(super) use gate::AgentGate;
 pub use identity::{AgentIdentity, Machine};
 pub(super) use tunnel::OpenTunnels;
