@@ -93,11 +93,12 @@ pub const BOOTSTRAP_TOKEN_PREFIX: &str = "umbra-bootstrap.";
 
 /// The annotation of a ClusterJoinRequest that came with a bootstrap token: the token's SHA-256, in hexadecimal. Set by the hub.
 pub const BOOTSTRAP_TOKEN: &str = "umbra.dev/bootstrap-token";
-/// The annotation of a ManagedCluster whose bootstrap token has approved a ClusterJoinRequest: the token's SHA-256 in hexadecimal,
-/// a slash, and the UID of the request. Set by the hub. A token approves one request.
+/// The annotation of a ManagedCluster whose bootstrap token was used: the token's SHA-256 in hexadecimal, a slash, and the UID of the
+/// ClusterJoinRequest that it has approved, or that came with it and was approved or denied by a person. Set by the hub. A token is
+/// for one request.
 pub const BOOTSTRAP_TOKEN_USED: &str = "umbra.dev/bootstrap-token-used";
 
-/// The UID of the ClusterJoinRequest that the present bootstrap token of `cluster` has approved; `None` where it has approved none.
+/// The UID of the ClusterJoinRequest for which the present bootstrap token of `cluster` was used; `None` where it was used for none.
 #[must_use]
 pub fn bootstrap_token_used(cluster: &ManagedCluster) -> Option<&str> {
     let settings = cluster.spec.connection.tunnel.as_ref()?;
@@ -126,5 +127,18 @@ impl ClusterJoinRequest {
         conditions
             .into_iter()
             .any(|one| one.type_ == condition && one.status == "True")
+    }
+
+    /// Whether it is approved or denied.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.has(condition::APPROVED) || self.has(condition::DENIED)
+    }
+
+    /// The SHA-256, in hexadecimal, of the bootstrap token that it came with; `None` where it came without.
+    #[must_use]
+    pub fn bootstrap_token(&self) -> Option<&str> {
+        let annotations = self.metadata.annotations.as_ref()?;
+        annotations.get(BOOTSTRAP_TOKEN).map(String::as_str)
     }
 }

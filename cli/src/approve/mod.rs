@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use umbra_api::cluster::ManagedCluster;
 use umbra_api::join_request::{ClusterJoinRequest, condition};
 
 use crate::join::hub;
@@ -63,12 +64,21 @@ impl Decision {
 /// What the hub says, and where there is no such request.
 pub(crate) async fn run(arguments: ApproveArguments, decision: Decision) -> Result<()> {
     let (hub, _) = hub::connect(arguments.hub_kubeconfig.as_deref()).await?;
-    let api: Api<ClusterJoinRequest> = Api::all(hub);
+    let api: Api<ClusterJoinRequest> = Api::all(hub.clone());
     let all = api
         .list(&ListParams::default())
         .await
         .context("the requests cannot be listed")?;
     let meant = meant(all.items, &arguments.name, decision)?;
+    if decision == Decision::Approve {
+        let clusters: Api<ManagedCluster> = Api::all(hub);
+        for request in &meant {
+            let name = &request.spec.cluster_name;
+            let cluster = clusters.get_opt(name).await;
+            let cluster = cluster.with_context(|| format!("ManagedCluster {name} cannot be read"))?;
+            is_same_cluster(request, cluster.as_ref())?;
+        }
+    }
     let mut failed = None;
     for request in meant {
         let described = described(&request);
@@ -115,6 +125,24 @@ fn meant(all: Vec<ClusterJoinRequest>, name: &str, decision: Decision) -> Result
         bail!("{name} is a request with a misleading name: {}", described(one));
     }
     Ok(meant)
+}
+
+/// Refuses the request of an agent that is in another cluster than that which was seen under the name: approved, it would get what is
+/// meant for that one.
+fn is_same_cluster(request: &ClusterJoinRequest, cluster: Option<&ManagedCluster>) -> Result<()> {
+    let known = cluster.and_then(|cluster| cluster.status.as_ref());
+    let known = known.map_or("", |status| status.uid.as_str());
+    if !known.is_empty() && known != request.spec.cluster_uid {
+        bail!(
+            "{} is of another cluster than {}, whose namespace kube-system has the UID {}; deny it, or run `umbra leave {}` first to \
+             replace the cluster",
+            described(request),
+            one_line(&request.spec.cluster_name),
+            one_line(known),
+            one_line(&request.spec.cluster_name)
+        );
+    }
+    Ok(())
 }
 
 /// What a person has to know of a request.
@@ -233,6 +261,25 @@ mod tests {
         let denied = [request("edge-1", "edge", condition::DENIED)];
         assert!(approved(&denied, "edge-1").unwrap_err().contains("has been denied"));
         assert!(approved(&denied, "edge").is_err());
+    }
+
+    #[test]
+    fn an_agent_of_another_cluster_is_not_approved() {
+        let cluster = |uid: &str| -> ManagedCluster {
+            let cluster = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster", "metadata": {"name": "edge"},
+                "spec": {"connection": {"mode": "Tunnel"}}, "status": {"uid": uid}});
+            serde_json::from_value(cluster).unwrap()
+        };
+        let asked = request("edge-1", "edge", "");
+        is_same_cluster(&asked, Some(&cluster("u"))).unwrap();
+        // Nobody knows it yet.
+        is_same_cluster(&asked, Some(&cluster(""))).unwrap();
+        is_same_cluster(&asked, None).unwrap();
+        let refused = is_same_cluster(&asked, Some(&cluster("v"))).unwrap_err().to_string();
+        assert!(
+            refused.contains("edge-1 for cluster edge (UID u") && refused.contains("UID v"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use umbra_api::cluster::{Approval, ConnectionMode, ManagedCluster};
-use umbra_api::join_request::{BOOTSTRAP_TOKEN, ClusterJoinRequest, bootstrap_token_used, bootstrap_user, condition};
+use umbra_api::join_request::{ClusterJoinRequest, bootstrap_token_used, bootstrap_user, condition};
 use umbra_auth::tokens::sha256_hex;
 use umbra_registry::directory::Directory;
 
 /// How long nobody decides about a request before it goes (`pendingExpiration` in
 /// `k8s.io/kubernetes/pkg/controller/certificates/cleaner`).
 const PENDING: SignedDuration = SignedDuration::from_hours(24);
-/// How long a denied request stays to be seen. It is denied for as long as it could count: no certificate lasts longer.
+/// How long a denied request stays to be seen, or longer: for as long as its certificate or the token lasts.
 const DENIED: SignedDuration = SignedDuration::from_hours(48);
 /// How long a request stays whose certificate has expired: its agent has to join again anyway.
 const EXPIRED: SignedDuration = SignedDuration::from_hours(1);
@@ -54,6 +54,10 @@ pub(super) fn decide(directory: &Directory, request: &ClusterJoinRequest, now: T
     if cluster.is_some_and(|cluster| is_older(request, cluster)) {
         return Action::Delete("it was made for an earlier ManagedCluster of the name");
     }
+    // Whoever decided: the token was for this request, and a denied agent does not come back by it.
+    if let Some(hash) = cluster.and_then(|cluster| unmarked_token(cluster, request)) {
+        return Action::UseToken { hash };
+    }
     if request.has(condition::DENIED) {
         // As long as it is there, tokens approve nothing more for the cluster.
         let token = cluster.and_then(|cluster| cluster.spec.connection.tunnel.as_ref());
@@ -96,6 +100,16 @@ fn is_older(request: &ClusterJoinRequest, cluster: &ManagedCluster) -> bool {
     older || (with_token && cluster.metadata.uid.as_deref() != Some(request.spec.uid.as_str()))
 }
 
+/// The hash of the present bootstrap token of `cluster`, where `request` came with it and was decided about, and the cluster does not
+/// say yet that it was used.
+fn unmarked_token(cluster: &ManagedCluster, request: &ClusterJoinRequest) -> Option<String> {
+    let settings = cluster.spec.connection.tunnel.as_ref()?;
+    let is_its_own = request.spec.username == bootstrap_user(&request.spec.cluster_name)
+        && request.bootstrap_token() == Some(settings.bootstrap_token_hash.as_str());
+    let unmarked = is_its_own && request.is_decided() && bootstrap_token_used(cluster).is_none();
+    unmarked.then(|| settings.bootstrap_token_hash.clone())
+}
+
 /// The rule about requests that came with a bootstrap token.
 fn by_rule(directory: &Directory, cluster: &ManagedCluster, request: &ClusterJoinRequest) -> Action {
     let name = &request.spec.cluster_name;
@@ -112,12 +126,7 @@ fn by_rule(directory: &Directory, cluster: &ManagedCluster, request: &ClusterJoi
     let Some(settings) = cluster.spec.connection.tunnel.as_ref() else {
         return Action::Nothing;
     };
-    let token = request
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(BOOTSTRAP_TOKEN));
-    let with_this_token = with_token && token.is_some_and(|token| *token == settings.bootstrap_token_hash);
+    let with_this_token = with_token && request.bootstrap_token() == Some(settings.bootstrap_token_hash.as_str());
     if !with_this_token || settings.approval != Approval::Token {
         return Action::Nothing;
     }
@@ -154,7 +163,7 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::{Value, json};
-    use umbra_api::join_request::BOOTSTRAP_TOKEN_USED;
+    use umbra_api::join_request::{BOOTSTRAP_TOKEN, BOOTSTRAP_TOKEN_USED};
 
     use super::*;
 
@@ -258,6 +267,50 @@ mod tests {
             Action::Nothing
         );
         assert_eq!(decided(json!({}), &with(json!({}))), Action::Nothing);
+    }
+
+    #[test]
+    fn a_token_is_used_by_whatever_was_decided_about_it() {
+        let unused = |tunnel: &Value| {
+            directory_with(tunnel, &json!({}), |cluster| {
+                cluster["metadata"]["annotations"] = json!({});
+            })
+        };
+        let now = at("2026-01-01T01:00:00Z");
+        let manual = unused(&json!({"approval": "Manual"}));
+        assert_eq!(
+            decide(&manual, &request(|_| {}), now),
+            Action::Nothing,
+            "nobody has decided"
+        );
+        let denied = |request: &mut Value| {
+            approved(request);
+            request["status"]["conditions"][0]["type"] = "Denied".into();
+        };
+        let uses = Action::UseToken { hash: "h".to_owned() };
+        for directory in [&manual, &unused(&json!({}))] {
+            assert_eq!(decide(directory, &request(denied), now), uses);
+            assert_eq!(decide(directory, &request(approved), now), uses, "before it is signed");
+        }
+        // With an earlier token, or none; and what only looks as if.
+        for (key, value) in [
+            ("annotations", json!({BOOTSTRAP_TOKEN: "g"})),
+            ("annotations", json!({})),
+        ] {
+            let other = request(|request| {
+                denied(request);
+                request["metadata"][key] = value;
+            });
+            assert_eq!(decide(&manual, &other, now), Action::Nothing);
+        }
+        let by_person = request(|request| {
+            denied(request);
+            request["spec"]["username"] = "alice".into();
+        });
+        assert_eq!(decide(&manual, &by_person, now), Action::Nothing);
+        // It says so already.
+        let marked = directory(&json!({"approval": "Manual"}), &json!({}));
+        assert_eq!(decide(&marked, &request(denied), now), Action::Nothing);
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! (`umbra_api::join_request::BOOTSTRAP_TOKEN_USED`); from then on the token makes no more requests and approves none. The agents
 //! of one Deployment share the request and what was issued for it, so they need no more; whoever finds the token afterwards gets
 //! nothing for it; and where somebody was faster than the agent, the agent's failure shows it. `umbra join NAME --tunnel` makes
-//! another. A token that was replaced approves nothing, also of what was asked for with it before.
+//! another. The same where a person decides: the token of a request that was approved or denied was for that request, and a denied
+//! agent does not come back by it. A token that was replaced approves nothing, also of what was asked for with it before.
 //!
 //! **A request is for one ManagedCluster.** It counts for none that is younger than the request, and where its token was for
 //! another of the name, or its cluster is gone, it goes, whatever was decided about it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use umbra_api::join_request::{BOOTSTRAP_TOKEN, agent_user, bootstrap_token_used};
+use umbra_api::join_request::{BOOTSTRAP_TOKEN, agent_user, bootstrap_token_used, condition};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
 use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::status::{Reason, Status};
@@ -16,13 +16,14 @@ use crate::generic::admission::{Admission, Operation};
 use crate::mirror::Mirror;
 use crate::request::RequestContext;
 
-/// Requests of one cluster at a time: an agent needs one, and whoever has a token is not to fill the store.
+/// Requests of one cluster at a time that are not denied: an agent needs one, and whoever has a token is not to fill the store. Of those
+/// that are denied there is one for each token at most.
 const REQUESTS: usize = 16;
 /// Bytes of a certificate request; one with an EC key has 500, with an RSA key of 4,096 bits 1,800.
 const REQUEST_BYTES: usize = 8 << 10;
 /// Bytes of what an agent says of its cluster: a UID has 36, the longest versions of vendors some 40.
 const FACT_BYTES: usize = 128;
-/// Entries of `metadata.managedFields` that the writes of an agent may lead to: the agent, the hub, a person or two.
+/// Beyond so many entries of `metadata.managedFields` the writes of an agent add none: the agent, the hub, a person or two.
 const MANAGERS: usize = 8;
 /// What of an object's metadata is not for machines to set.
 const DECORATIONS: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
@@ -46,7 +47,7 @@ impl AdmitJoinRequests {
             None => None,
             Some(Machine::Bootstrapper { cluster: own, token }) if own == cluster => {
                 has_nothing_else(object)?;
-                self.has_room(object.name(), &cluster)?;
+                self.has_room(object.name(), &cluster, &token)?;
                 Some(token)
             }
             Some(_) => {
@@ -63,28 +64,32 @@ impl AdmitJoinRequests {
     }
 
     /// Refuses what a token would only fill the store with. A request that is there already goes on to be told so.
-    fn has_room(&self, name: &str, cluster: &str) -> Result<(), Status> {
+    fn has_room(&self, name: &str, cluster: &str, token: &str) -> Result<(), Status> {
         let directory = self.directory.state();
         let is_there = directory
             .join_requests
             .get(name)
             .is_some_and(|one| one.spec.cluster_name == cluster);
+        let of_cluster = || {
+            let all = directory.join_requests.values();
+            all.filter(|one| one.spec.cluster_name == cluster)
+        };
         let used = directory
             .clusters
             .get(cluster)
             .and_then(|cluster| bootstrap_token_used(cluster));
-        if used.is_some() && !is_there {
+        // It is decided about a moment before the cluster says so.
+        let is_used =
+            used.is_some() || of_cluster().any(|one| one.is_decided() && one.bootstrap_token() == Some(token));
+        if is_used && !is_there {
             let message = format!(
                 "the bootstrap token of {cluster} has been used; an agent that shares what the first one keeps needs none, and \
                  `umbra join {cluster} --tunnel` makes another"
             );
             return Err(refused(name, &message));
         }
-        let of_cluster = directory
-            .join_requests
-            .values()
-            .filter(|one| one.spec.cluster_name == cluster);
-        if of_cluster.count() >= REQUESTS && !is_there {
+        let open = of_cluster().filter(|one| !one.has(condition::DENIED)).count();
+        if open >= REQUESTS && !is_there {
             let message = format!(
                 "cluster {cluster} has {REQUESTS} ClusterJoinRequests already; delete those that are not needed"
             );
@@ -145,9 +150,11 @@ fn admit_update(context: &RequestContext, object: &mut Value, old: &Value) -> Re
         check_request(object, old["spec"]["clusterName"].as_str().unwrap_or_default())?;
     }
     if Machine::of(&context.user)?.is_some() {
-        let managers = object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
-        if managers > MANAGERS {
-            let message = format!("an agent may not write under the names of more than {MANAGERS} field managers");
+        let managers = |object: &Value| object["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+        // What others have added does not keep the agent from renewing.
+        if managers(object) > managers(old).max(MANAGERS) {
+            let message =
+                format!("an agent may not write under more names of field managers where there are {MANAGERS}");
             return Err(refused(object.name(), &message));
         }
         let kept = |object: &Value| {

@@ -109,6 +109,64 @@ async fn what_an_agent_sends_is_small() {
     admit(Directory::default(), agent(), &mut renewed, Some(&old))
         .await
         .unwrap();
+    // What others have added to it does not keep the agent from renewing; it adds no more.
+    let managed = |count: usize| {
+        let mut object = asked("east-1");
+        object["metadata"]["managedFields"] = json!(vec![json!({"manager": "m"}); count]);
+        object
+    };
+    let old = managed(12);
+    admit(Directory::default(), agent(), &mut managed(12), Some(&old))
+        .await
+        .unwrap();
+    let grown = admit(Directory::default(), agent(), &mut managed(13), Some(&old)).await;
+    assert_eq!(grown.unwrap_err().code, 403);
+}
+
+#[tokio::test]
+async fn a_token_whose_request_was_decided_about_makes_no_more() {
+    let decided = |condition: &str, token: &str| {
+        request(|request| {
+            request["status"]["conditions"][0]["type"] = condition.into();
+            request["metadata"]["annotations"] = json!({BOOTSTRAP_TOKEN: token});
+        })
+    };
+    for condition in ["Approved", "Denied"] {
+        // Before the cluster says that the token was used.
+        let with = |token: &str| directory(&with_token(), &decided(condition, token));
+        let refused = admit(with("h"), bearer(), &mut asked("east-2"), None).await;
+        assert!(refused.unwrap_err().message.contains("has been used"), "{condition}");
+        // That was another token.
+        admit(with("g"), bearer(), &mut asked("east-2"), None).await.unwrap();
+    }
+    // Nobody has decided: it may ask once more.
+    let open = decided("Other", "h");
+    admit(directory(&with_token(), &open), bearer(), &mut asked("east-2"), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn denied_requests_take_no_room() {
+    let full = |condition: &str| {
+        let mut directory = directory(&with_token(), &request(|_| {}));
+        directory.join_requests.clear();
+        for number in 0..16 {
+            let name = format!("east-{number}");
+            let one = request(|request| {
+                request["metadata"]["name"] = name.clone().into();
+                request["status"]["conditions"][0]["type"] = condition.into();
+            });
+            let one = Arc::new(serde_json::from_value(one).unwrap());
+            directory.join_requests.insert(name, one);
+        }
+        directory
+    };
+    let refused = admit(full("Approved"), bearer(), &mut asked("east-x"), None).await;
+    assert!(refused.unwrap_err().message.contains("16 ClusterJoinRequests"));
+    admit(full("Denied"), bearer(), &mut asked("east-x"), None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
