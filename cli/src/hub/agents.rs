@@ -17,12 +17,13 @@ use crate::up::data_dir::DataDir;
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Tunnels")]
 pub(crate) struct TunnelArguments {
-    /// How long the certificate of an agent lasts. It is renewed after some two thirds of that time; an agent that has been away
-    /// for longer joins again.
+    /// How long the certificate of an agent lasts. It is renewed after some third of that time, or after a week; the rest is for a
+    /// hub that is away, because an agent whose certificate has expired needs another token. How long it lasts says nothing of how
+    /// soon it can be taken back: that is at once, by its ClusterJoinRequest.
     #[arg(
         long,
         env = "UMBRA_AGENT_CERTIFICATE_LIFETIME",
-        default_value = "24h",
+        default_value = "168h",
         value_name = "DURATION",
         value_parser = lifetime
     )]
