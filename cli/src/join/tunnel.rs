@@ -42,7 +42,8 @@ pub(crate) struct TunnelArguments {
     /// The hub's own address, as agents reach it [default: the server of the hub's kubeconfig, where that is of `umbra up`].
     #[arg(long, value_name = "URL", requires = "tunnel", help_heading = "Tunnel")]
     agent_hub: Option<Url>,
-    /// The authorities that agents verify the hub by, as PEM [default: that of the hub's kubeconfig, or of its APIService].
+    /// The authorities that agents verify the hub by at first, as PEM; later the hub tells them what else to trust [default: that of
+    /// the hub's kubeconfig, or of its APIService].
     #[arg(long, value_name = "FILE", requires = "tunnel", help_heading = "Tunnel")]
     agent_hub_ca_file: Option<PathBuf>,
     /// How long the bootstrap token counts.

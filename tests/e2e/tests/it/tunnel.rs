@@ -243,7 +243,16 @@ fn agents_renew_their_certificates_and_nobody_notices() {
     });
     let last = tunnelled.certificate();
     assert!(first.certificate_pem != last.certificate_pem && first.key_pem != last.key_pem);
-    item.pass(&format!("2 renewals; {requests} requests meanwhile, none failed"));
+    // What the manifest says of the hub grows old. The agent knows by what to verify it from what it was told with its certificate.
+    agent.stop();
+    let other = CertificateAuthority::create("another", Duration::from_secs(3600)).expect("an authority");
+    std::fs::write(tunnelled.authority_file(), other.certificate_pem()).expect("written");
+    let mut agent = tunnelled.agent();
+    says(&agent, "connected to the hub as guest");
+    tunnelled.serves("by what the hub has said");
+    item.pass(&format!(
+        "2 renewals; {requests} requests meanwhile, none failed; connects again with another authority in its file"
+    ));
     agent.stop();
     tunnelled.hub.leave("guest").expect_success();
     spare.kubectl().ok("delete namespace umbra-agent --timeout=90s");
