@@ -10,8 +10,9 @@ use umbra_e2e::cluster::Cluster;
 use umbra_e2e::environment::{self, Programs};
 use umbra_e2e::hub::umbra;
 use umbra_e2e::identity::{self, Context, Credential};
-use umbra_e2e::kubectl::Outcome;
+use umbra_e2e::kubectl::{Kubectl, Outcome};
 use umbra_e2e::process::Process;
+use umbra_e2e::wait;
 use umbra_e2e::world::World;
 
 use super::scene::GUEST;
@@ -134,6 +135,52 @@ impl<'a> Agents<'a> {
         let kubeconfig = self.hub.kubeconfig();
         let leave = ["leave", GUEST, "--hub-kubeconfig", &kubeconfig.to_string_lossy()];
         self.hub.umbra(&[leave.as_slice(), flags].concat())
+    }
+}
+
+impl Agents<'_> {
+    /// `umbra leave guest` by somebody who may do everything with the cluster but delete it.
+    #[track_caller]
+    pub(super) fn leave_as(&self, user: &str) -> Outcome {
+        self.hub.root().apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {{name: {user}}}
+rules:
+- apiGroups: [umbra.dev]
+  resources: ['*']
+  verbs: [get, list, watch, patch, update]
+- apiGroups: [umbra.dev]
+  resources: [managedclusters/proxy]
+  verbs: ['*']
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: {user}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {user}}}
+subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {user}}}]
+"
+        ));
+        let authority = identity::authority(self.hub.folder());
+        let kubeconfig = identity::write_kubeconfig(
+            &self.folder.join(user),
+            &[Context {
+                name: user,
+                server: self.hub.url(),
+                authority_pem: authority.certificate_pem(),
+                credential: &Credential::Certificate(identity::certificate(&authority, user, &[])),
+            }],
+        );
+        let visitor = Kubectl::new(self.programs, &kubeconfig);
+        wait::until("the permissions count", wait::DEADLINE, || {
+            let may = visitor.run("get managedclusters");
+            match may.succeeded() {
+                true => Ok(()),
+                false => Err(may.to_string()),
+            }
+        });
+        self.hub
+            .umbra(&["leave", GUEST, "--hub-kubeconfig", &kubeconfig.to_string_lossy()])
     }
 }
 

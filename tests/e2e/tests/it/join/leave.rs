@@ -31,6 +31,7 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
             false => Err(there.to_string()),
         }
     });
+    let own = direct.namespace(NAMESPACE);
     let before = inventory(&spare);
     let agents = Agents::new(&world, &spare);
     let nothing_left = |how: &str| {
@@ -67,16 +68,57 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
             false => Err(placed.to_string()),
         }
     });
+    // What stays as its placement says, and what is not the fleet's although it carries its label.
+    fleet.ok("create secret generic stays --from-literal=a=b");
+    fleet.apply(&placement(
+        "some",
+        "Secret",
+        "  clusterNames: [guest]\n  onRemove: Orphan",
+    ));
+    wait::until("it is placed, too", wait::DEADLINE, || {
+        let placed = own.run("get secret stays");
+        match placed.succeeded() {
+            true => Ok(()),
+            false => Err(placed.to_string()),
+        }
+    });
+    own.ok("create configmap foreign");
+    own.ok("label configmap foreign umbra.dev/fleet=all");
+
+    // Whoever may do everything but delete the cluster does nothing.
+    let refused = agents.leave_as("visitor").expect_failure();
+    assert!(
+        refused.contains("the ManagedCluster guest cannot be deleted") && refused.contains("forbidden"),
+        "{refused}"
+    );
+    own.ok("get configmap placed");
+    direct.ok("get namespace umbra-agent");
+    assert_eq!(
+        agents
+            .hub
+            .root()
+            .path("managedcluster guest", r"{.metadata.annotations.umbra\.dev/leaving}"),
+        ""
+    );
+
     let left = agents.leave(&[]).expect_success();
     for expected in [
         "guest has left",
-        "ConfigMap left/placed",
+        "deleted from the cluster: ConfigMap left/placed",
+        "kept in the cluster: Secret left/stays, as onRemove",
         "Namespace umbra-agent with the agent",
     ] {
         assert!(left.contains(expected), "{expected}: {left}");
     }
-    assert!(!left.contains("warning"), "{left}");
+    assert!(!left.contains("warning") && !left.contains("foreign"), "{left}");
     agent.process.stop();
+    assert_eq!(
+        own.path("secret stays", "{.metadata.labels}{.metadata.annotations}"),
+        ""
+    );
+    own.ok("delete configmap foreign");
+    own.ok("delete secret stays");
+    fleet.ok("delete placement some");
     nothing_left("through the tunnel");
 
     // Without a tunnel: it leaves all the same, and says what there is to do, which does it.
@@ -108,8 +150,8 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
         .expect_failure();
     assert!(refused.contains("another cluster answers there"), "{refused}");
     agents.hub.root().ok("get managedcluster guest");
-    let own = spare.kubeconfig();
-    let with_context = ["--context", &spare.name, "--kubeconfig", &own.to_string_lossy()];
+    let its = spare.kubeconfig();
+    let with_context = ["--context", &spare.name, "--kubeconfig", &its.to_string_lossy()];
     let left = agents.leave(&with_context).expect_success();
     assert!(
         left.contains("Namespace umbra-agent with the agent") && !left.contains("warning"),
@@ -124,7 +166,22 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
     let left = agents.leave(&with_context).expect_success();
     assert!(left.contains("stop it where it runs"), "{left}");
     assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
+    // Of one that does not say whose it is, there are the commands.
     direct.ok("annotate namespace umbra-agent umbra.dev/registration-");
+    agents.join_and_apply(&[]);
+    direct.ok("annotate namespace umbra-agent umbra.dev/registration-");
+    let left = agents.leave(&with_context).expect_success();
+    let commands: Vec<String> = left
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(&format!("kubectl --context {} ", spare.name)))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(commands.len(), 2, "{left}");
+    assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
+    for command in commands {
+        direct.ok(&command);
+    }
+    nothing_left("an agent without a registration");
     agents.join_and_apply(&[]);
     agents.hub.root().ok("delete managedcluster guest --timeout=60s");
     assert_eq!(direct.path(namespace, "{.status.phase}"), "Active");
