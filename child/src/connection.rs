@@ -15,7 +15,10 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::base::Base;
-pub(crate) use self::{send::Probe, upgrades::UpgradeSlot};
+pub(crate) use self::{
+    send::{Probe, Requester},
+    upgrades::UpgradeSlot,
+};
 pub use send::RequestDeadline;
 
 use crate::{

@@ -41,7 +41,7 @@ use tokio::{
 use self::{http1::IdleConnections, http2::as_http2};
 pub(crate) use self::{
     http1::as_http1,
-    places::{Full, Places},
+    places::{Full, Place, Places},
     shared::{DialFailure, Shared},
     verify::Expected,
 };
@@ -111,7 +111,7 @@ pub(crate) enum Lease {
 /// A request that has no response, itself where nothing of it was sent, and its place.
 struct Unanswered {
     unsent: Option<Box<Request<Body>>>,
-    place: OwnedSemaphorePermit,
+    place: Place,
     error: ProtocolError,
 }
 
@@ -134,8 +134,9 @@ impl Pool {
     }
 
     /// A place among the requests of the lane, waited for at most `patience` and at most 10 s.
-    pub(crate) async fn place(&self, patience: Duration) -> Result<OwnedSemaphorePermit, ChildError> {
-        let place = self.places.take(patience).await;
+    /// Where a user streams, it is one of that user's share.
+    pub(crate) async fn place(&self, patience: Duration, user: Option<&Arc<str>>) -> Result<Place, ChildError> {
+        let place = self.places.take(patience, user).await;
         place.map_err(|full| self.shared.busy(full))
     }
 
@@ -146,7 +147,7 @@ impl Pool {
         mut lease: Lease,
         mut request: Request<Body>,
         current: &Current,
-        mut place: OwnedSemaphorePermit,
+        mut place: Place,
     ) -> Result<Response<Body>, ChildError> {
         let mut attempt = 1;
         loop {
@@ -188,7 +189,7 @@ impl Pool {
         &self,
         lease: Lease,
         mut request: Request<Body>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Response<Body>, Unanswered> {
         let uri = request.uri().clone();
         match lease {

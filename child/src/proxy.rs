@@ -25,7 +25,7 @@ use umbra_apimachinery::user::UserInfo;
 
 use crate::{
     body::{Body, Unbegun, begun, stripping_trailers},
-    connection::{Child, Lane, RequestDeadline},
+    connection::{Child, Lane, RequestDeadline, Requester},
     error::ChildError,
     identity::{self, impersonation_headers},
     path, upgrade,
@@ -59,15 +59,19 @@ pub struct ProxyOptions {
 /// hub's own credentials is [`ChildError::CredentialsRefused`], not a 401: the caller has nothing to do with it.
 pub async fn forward(
     child: &Child,
-    request: Request<Body>,
+    mut request: Request<Body>,
     user: &UserInfo,
     options: &ProxyOptions,
 ) -> Result<Response<Body>, ChildError> {
     let impersonation = impersonation_headers(user, &child.identity())?;
-    if upgrade::is_requested(request.headers()) {
+    let after = request.extensions().get::<RequestDeadline>().map(|deadline| deadline.0);
+    let upgrades = upgrade::is_requested(request.headers());
+    if upgrades || after.is_none() {
+        request.extensions_mut().insert(Requester(user.name.as_str().into()));
+    }
+    if upgrades {
         return upgrade::forward(child, request, impersonation, options).await;
     }
-    let after = request.extensions().get::<RequestDeadline>().map(|deadline| deadline.0);
     let until = after.map(|after| Instant::now() + after);
     let lane = if after.is_some() { Lane::Requests } else { Lane::Streams };
     let outbound = outbound(request, impersonation)?;
@@ -113,6 +117,9 @@ pub(crate) fn outbound(request: Request<Body>, impersonation: HeaderMap) -> Resu
     *outbound.headers_mut() = parts.headers;
     if let Some(deadline) = parts.extensions.get::<RequestDeadline>() {
         outbound.extensions_mut().insert(*deadline);
+    }
+    if let Some(requester) = parts.extensions.remove::<Requester>() {
+        outbound.extensions_mut().insert(requester);
     }
     Ok(outbound)
 }

@@ -26,6 +26,17 @@ pub struct RequestDeadline(pub Duration);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probe;
 
+/// A request extension: who streams, and takes a place of a share.
+#[derive(Debug, Clone)]
+pub(crate) struct Requester(pub(crate) Arc<str>);
+
+impl Requester {
+    /// Who sent `request`, where that counts.
+    pub(super) fn of<B>(request: &Request<B>) -> Option<Arc<str>> {
+        request.extensions().get::<Self>().map(|Self(user)| Arc::clone(user))
+    }
+}
+
 /// Which places a request takes one of.
 #[derive(Clone, Copy)]
 enum Turn {
@@ -130,6 +141,9 @@ impl Child {
             again.method_mut().clone_from(request.method());
             again.uri_mut().clone_from(request.uri());
             again.headers_mut().clone_from(request.headers());
+            if let Some(user) = Requester::of(&request) {
+                again.extensions_mut().insert(Requester(user));
+            }
             again.map(|()| empty())
         });
         let answer = match self.once(lane, request, turn).await {
@@ -165,8 +179,8 @@ impl Child {
             Lane::Streams => &self.0.streams,
         };
         let place = match turn {
-            Turn::Within(patience) => pool.place(patience).await?,
-            Turn::Probe => self.0.probes.try_take().map_err(|full| self.0.shared.busy(full))?,
+            Turn::Within(patience) => pool.place(patience, Requester::of(&request).as_ref()).await?,
+            Turn::Probe => self.0.probes.try_take(None).map_err(|full| self.0.shared.busy(full))?,
         };
         let lease = match pool.lease(&current).await {
             // A new connection is the first to see that the credentials do not count any more.

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Child, send::HEADER_DEADLINE};
+use super::{Child, Requester, send::HEADER_DEADLINE};
 use crate::{
     body::{Body, boxed},
     error::ChildError,
-    pool::{DialFailure, as_http1},
+    pool::{DialFailure, Place, as_http1},
 };
 
 /// Counts an upgraded connection for as long as it is spliced; an extension of the response of [`Child::upgrade`].
 #[derive(Clone)]
-pub(crate) struct UpgradeSlot(#[expect(dead_code, reason = "held, never read")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct UpgradeSlot(#[expect(dead_code, reason = "held, never read")] Arc<Place>);
 
 impl Child {
     /// Sends a request that asks for an upgrade, on an HTTP/1.1 connection of its own. When the response is 101, its
@@ -27,7 +26,7 @@ impl Child {
     pub async fn upgrade(&self, mut request: Request<Body>) -> Result<Response<Body>, ChildError> {
         self.check_circuit()?;
         let cluster = || Arc::clone(self.name());
-        let slot = self.0.upgrades.try_take();
+        let slot = self.0.upgrades.try_take(Requester::of(&request).as_ref());
         let slot = slot.map_err(|full| self.0.shared.busy(full))?;
         self.0.base.rebase(request.uri_mut())?;
         let exchange = async {

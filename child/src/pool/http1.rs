@@ -17,9 +17,9 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
-use super::{HEADER_LIMIT, Shared};
+use super::{HEADER_LIMIT, Place, Shared};
 use crate::{
     body::{Body, boxed},
     transport::Connected,
@@ -75,12 +75,7 @@ impl IdleConnections {
     }
 
     /// The response, whose body gives the connection back once it is read to its end.
-    pub(super) fn returned_by(
-        &self,
-        response: Response<Incoming>,
-        leased: Leased,
-        place: OwnedSemaphorePermit,
-    ) -> Response<Body> {
+    pub(super) fn returned_by(&self, response: Response<Incoming>, leased: Leased, place: Place) -> Response<Body> {
         response.map(|body| {
             boxed(LeasedBody {
                 body,
@@ -132,7 +127,7 @@ struct LeasedBody {
     body: Incoming,
     held: Option<Leased>,
     idle: IdleConnections,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl LeasedBody {

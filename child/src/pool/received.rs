@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::DropGuard;
 
-use super::{Shared, ahead::Ahead, driver::GivenUp, http2::within_limit, upload::Upload};
+use super::{Place, Shared, ahead::Ahead, driver::GivenUp, http2::within_limit, upload::Upload};
 use crate::error::ProtocolError;
 
 /// Streams that have ended and that `h2` has not been told to forget.
@@ -66,7 +66,7 @@ pub(super) struct Received {
     upload: Option<Upload>,
     held: Held,
     /// The place of the request in its lane.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// Where a body comes from.
@@ -115,7 +115,7 @@ impl Received {
     }
 
     /// The same, which gives `place` back when it is dropped.
-    pub(super) fn holding(mut self, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn holding(mut self, place: Place) -> Self {
         self._place = Some(place);
         self
     }
