@@ -451,6 +451,17 @@ fn an_agent_is_nobody_but_its_own_cluster() {
 
     // A status that was sent along counts for nothing, and who asked is who asked.
     let bearer = tunnelled.kubectl_as("bearer-again", &Credential::Token(tunnelled.token()));
+    // The token of the denied agent was for its request.
+    refuse(
+        bearer.run_with(&request("again", "guest", "umbra:agent:guest"), create),
+        "has been used",
+    );
+    tunnelled.another_token();
+    let bearer = tunnelled.kubectl_as("bearer-third", &Credential::Token(tunnelled.token()));
+    wait::until("the third token counts", wait::DEADLINE, || {
+        let said = bearer.run(["get", "--raw", REQUESTS]).expect_failure();
+        if said.contains("orbidden") { Ok(()) } else { Err(said) }
+    });
     bearer.ok_with(&request("mine", "guest", "umbra:agent:guest"), create);
     let made: Value = hub.root().json(["get", "clusterjoinrequest", "mine"]);
     assert_eq!(made["spec"]["username"], "umbra:bootstrap:guest");
