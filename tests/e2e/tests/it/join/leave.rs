@@ -61,13 +61,16 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
         "ConfigMap",
         "  clusterNames: [guest]\n  onConflict: Adopt",
     ));
-    wait::until("it is placed", wait::DEADLINE, || {
-        let placed = direct.namespace(NAMESPACE).run("get configmap placed");
-        match placed.succeeded() {
-            true => Ok(()),
-            false => Err(placed.to_string()),
-        }
-    });
+    let is_placed = || {
+        wait::until("it is placed", wait::DEADLINE, || {
+            let placed = own.run("get configmap placed");
+            match placed.succeeded() {
+                true => Ok(()),
+                false => Err(placed.to_string()),
+            }
+        });
+    };
+    is_placed();
     // What stays as its placement says, and what is not the fleet's although it carries its label.
     fleet.ok("create secret generic stays --from-literal=a=b");
     fleet.apply(&placement(
@@ -142,6 +145,7 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
     agents.join_and_apply(&[]);
     let mut agent = agents.agent();
     agents.hub.wait_for_child(GUEST);
+    is_placed();
     agent.process.stop();
     let north = &world.children[0];
     let other = north.kubeconfig();
@@ -154,7 +158,9 @@ fn a_tunnelled_cluster_takes_its_agent_with_it() {
     let with_context = ["--context", &spare.name, "--kubeconfig", &its.to_string_lossy()];
     let left = agents.leave(&with_context).expect_success();
     assert!(
-        left.contains("Namespace umbra-agent with the agent") && !left.contains("warning"),
+        left.contains("Namespace umbra-agent with the agent")
+            && left.contains("deleted from the cluster: ConfigMap left/placed")
+            && !left.contains("warning"),
         "{left}"
     );
     nothing_left("with a context");
