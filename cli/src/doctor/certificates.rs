@@ -120,7 +120,9 @@ fn authority(bundle: &[Certificate], secret: &Read<Secret>, now: Timestamp) -> V
         return vec![Finding::wrong(
             CERTIFICATES,
             format!("Secret {SECRET} has no certificate in its key tls.crt"),
-            format!("delete the Secret {SECRET}: umbra makes another one"),
+            format!(
+                "delete the Secret {SECRET}: umbra makes another one, which agents trust once it is in their Secret umbra-agent-bootstrap"
+            ),
         )];
     };
     if !bundle.iter().any(|trusted| trusted.der == current.der) {
@@ -137,7 +139,8 @@ fn expiry(authorities: &[Certificate], now: Timestamp) -> Option<Finding> {
     let last = authorities.iter().max_by_key(|one| one.ends)?;
     let days = days_until(last.ends, now);
     let advice = format!(
-        "see umbra's log why it does not renew Secret {SECRET}; deleting the Secret lets umbra make another one"
+        "see umbra's log why it does not renew Secret {SECRET}; deleting the Secret lets umbra make another one, which the agents of \
+         tunnels trust once it is in their Secret umbra-agent-bootstrap"
     );
     Some(if days < 0 {
         Finding::wrong(
