@@ -124,8 +124,8 @@ pub(super) async fn connect(
 /// Makes `request` one of HTTP/2: absolute form, and no `Host`, which `:authority` says.
 ///
 /// The hub's credential may be compressed (RFC 7541 §7.1.3 leaves it to who sends it): it is the same in all requests of a connection,
-/// nobody else can put a guess in its place, because the header of a caller is removed, and tokens are too long to guess. Otherwise
-/// its kilobyte would be encoded, sent and decoded with every request.
+/// and nobody can try a guess in its place, because this header of callers is removed. Otherwise the kilobyte of a token would be
+/// encoded, sent and decoded with every request.
 pub(super) fn as_http2(request: &mut Request<Body>, uri: &Uri) {
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = uri.clone();
@@ -156,13 +156,12 @@ impl Sender {
                 error: error.into(),
             });
         }
-        let given_up = Arc::clone(&self.given_up);
         let (mut head, body) = request.into_parts();
         say_length(&mut head, &body);
         let ended = body.is_end_stream();
         let (response, stream) = self.requests.send_request(Request::from_parts(head, ()), ended)?;
         self.ended.clear();
-        let mut held = Held::new(permit, given_up);
+        let mut held = Held::new(permit, Arc::clone(&self.given_up));
         let upload = if ended {
             None
         } else {
@@ -178,11 +177,10 @@ impl Sender {
             }
         };
         within_limit(&head.headers)?;
-        let ended = Arc::clone(&self.ended);
         let received = if self.reads_ahead && !stream.is_end_stream() {
             Received::ahead(&self.shared, stream, upload, held)
         } else {
-            Received::new(stream, ended, upload, held)
+            Received::new(stream, Arc::clone(&self.ended), upload, held)
         };
         Ok(Response::from_parts(head, received))
     }
