@@ -1,6 +1,7 @@
 //! What travels with a request: who asks, for what, until when, and what to warn of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -22,6 +23,21 @@ pub struct RequestContext {
     pub warnings: Warnings,
     /// `User-Agent`, from which the default field manager is made.
     pub user_agent: Arc<str>,
+}
+
+/// What is kept of the time of a request, at most, to say what came of the children that were asked: answers have been read by
+/// then, and are only put together.
+const RESERVE: Duration = Duration::from_secs(1);
+
+impl RequestContext {
+    /// Until when children may answer: earlier than the deadline of the whole request by a twentieth of what is left, or by a
+    /// second. A child that does not is named then, and left out where others have answered; at the deadline itself there is
+    /// only time for a 504 that says nothing.
+    #[must_use]
+    pub fn deadline_of_children(&self) -> Instant {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.deadline - (left / 20).min(RESERVE)
+    }
 }
 
 /// Texts that go to the client as `Warning: 299` headers, which kubectl prints. Clones share one list.

@@ -1,6 +1,7 @@
 //! A child on loopback that answers what a test tells it to, and remembers what it was asked.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -84,9 +85,7 @@ impl ScriptedChild {
         let handler: Handler = Arc::new(handler);
         let accepting = accept(listener, handler, Arc::clone(&asked), Arc::new(sender));
         TaskTracker::new().spawn(cancel.clone().run_until_cancelled_owned(accepting));
-        let mut config = ChildConfig::new(name, format!("http://{address}").parse().unwrap());
-        config.allow_plaintext = true;
-        children.insert(config).await.unwrap();
+        insert(children, name, address).await;
         Self { asked, count, cancel }
     }
 
@@ -99,6 +98,19 @@ impl ScriptedChild {
     pub(crate) async fn has_been_asked(&self, count: usize) {
         self.count.clone().wait_for(|asked| *asked >= count).await.unwrap();
     }
+}
+
+/// Adds a child to `children` that takes connections, and says nothing, until what is returned is dropped.
+pub(crate) async fn silent(children: &Children, name: &str) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    insert(children, name, listener.local_addr().unwrap()).await;
+    listener
+}
+
+async fn insert(children: &Children, name: &str, address: SocketAddr) {
+    let mut config = ChildConfig::new(name, format!("http://{address}").parse().unwrap());
+    config.allow_plaintext = true;
+    children.insert(config).await.unwrap();
 }
 
 /// No children yet; probes are far apart.

@@ -100,17 +100,16 @@ impl Forward for ClusterRoot {
             prefix: context.prefix.to_string(),
         };
         let lasts = lasts(&context.info);
-        // Earlier than the deadline of the whole request by a fiftieth, so that the error names the cluster.
-        let now = Instant::now();
-        let left = context.deadline.saturating_duration_since(now).mul_f64(0.98);
+        let deadline = context.deadline_of_children();
         if !lasts {
+            let left = deadline.saturating_duration_since(Instant::now());
             request.extensions_mut().insert(RequestDeadline(left));
         }
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
             .map_err(|error| said_to_discovery(context, child_status(&error)))?;
         // Neither does a child that has begun to answer keep anybody beyond the deadline.
-        let response = response.map(|body| if lasts { body } else { ending_by(body, now + left) });
+        let response = response.map(|body| if lasts { body } else { ending_by(body, deadline) });
         match document {
             Some(document) => {
                 let rewritten = document.rewrite(response, &context.prefix, &server, &self.name);

@@ -112,7 +112,7 @@ impl ViewServices {
         asked: Asked,
         patience: Duration,
     ) -> Result<Answer, Status> {
-        let deadline = context.deadline.min(Instant::now() + patience);
+        let deadline = context.deadline_of_children().min(Instant::now() + patience);
         let child = self.child(cluster)?;
         let request = asked.request(context, deadline).map_err(|error| {
             Status::bad_request(format!("the request cannot be sent to cluster {cluster}: {error}"))

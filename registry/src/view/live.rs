@@ -31,8 +31,9 @@ use crate::resource::{Object, ObjectList, Row};
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 /// How long one child may take; the others have answered long before, and the client waits for all.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests for one list under way at once.
-const AT_ONCE: usize = 16;
+/// Requests for one list under way at once. Children that do not answer hold theirs until the deadline, or until their circuit
+/// opens; so many of them, at the same time, keep others from being asked.
+const AT_ONCE: usize = 64;
 
 impl ViewResource {
     /// The objects of a namespace, or of all, as the children have them now.
@@ -55,7 +56,7 @@ impl ViewResource {
                 (cluster, objects)
             });
         }
-        let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let answers = all(asked).await;
         let mut items = Vec::new();
         let mut answered = false;
         let mut failures = Vec::new();
@@ -194,7 +195,7 @@ impl ViewResource {
                 (target, object)
             });
         }
-        let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let answers = all(asked).await;
         let mut found = Vec::new();
         for (target, object) in answers {
             match object {
@@ -233,6 +234,16 @@ impl ViewResource {
         }
         Ok(objects)
     }
+}
+
+/// What comes of all of them, in their order. Whoever is slow keeps nobody from being asked: `buffered` would wait for the first
+/// before it goes on.
+async fn all<F: Future>(asked: Vec<F>) -> Vec<F::Output> {
+    let asked = asked.into_iter().enumerate();
+    let asked = asked.map(async |(position, one)| (position, one.await));
+    let mut answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    answers.sort_unstable_by_key(|(position, _)| *position);
+    answers.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// The namespaces of which a list may show anything; `None` for all.

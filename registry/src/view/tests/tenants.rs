@@ -1,7 +1,7 @@
 //! Who sees what.
 
 use super::*;
-use crate::scripted_child::{Asked, ScriptedChild, json as answer};
+use crate::scripted_child::{Asked, ScriptedChild, json as answer, silent};
 
 /// tina has a Role in the shop of east.
 async fn with_tenant() -> Fixture {
@@ -22,19 +22,18 @@ async fn with_tenant() -> Fixture {
 
 /// Waits until the mirrors have seen all that was written.
 pub(super) async fn settled(fixture: &Fixture) {
-    let last = fixture
-        .store
-        .range(umbra_storage::RangeRequest::prefix(RBAC_COPIES))
-        .await
-        .unwrap();
-    let last = last.entries.iter().map(|entry| entry.revision).max().unwrap();
-    fixture
-        .services
-        .policies
-        .subscribe()
-        .wait_for(|seen| *seen >= last)
-        .await
-        .unwrap();
+    let services = &fixture.services;
+    let mirrors = [
+        (HUB_KINDS, services.directory.subscribe()),
+        (CATALOG, services.catalog.subscribe()),
+        (RBAC_COPIES, services.policies.subscribe()),
+    ];
+    for (prefix, mut seen) in mirrors {
+        let written = umbra_storage::RangeRequest::prefix(prefix);
+        let written = fixture.store.range(written).await.unwrap();
+        let last = written.entries.iter().map(|entry| entry.revision).max().unwrap();
+        seen.wait_for(|seen| *seen >= last).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -358,6 +357,38 @@ async fn what_is_asked_live_is_asked_as_the_caller() {
         405
     );
     assert!(!secrets.descriptor().serves("watch"));
+}
+
+/// More clusters than are asked at once, behind one that says nothing.
+#[tokio::test]
+async fn a_child_that_says_nothing_keeps_no_other_out_of_a_live_list() {
+    let fixture = Fixture::new().await;
+    let _silent = silent(&fixture.children, "east").await;
+    let mut others = Vec::new();
+    for number in 0..70 {
+        let cluster = format!("north-{number:02}");
+        register(&fixture.store, &cluster, json!({})).await;
+        let secret = |_: &Asked| {
+            answer(
+                200,
+                &json!({"kind": "SecretList", "items": [{"metadata": {"name": "key"}}]}),
+            )
+        };
+        others.push(ScriptedChild::start(&fixture.children, &cluster, secret).await);
+    }
+    settled(&fixture).await;
+    let context = RequestContext {
+        deadline: Instant::now() + Duration::from_secs(5),
+        ..reader("ann")
+    };
+    let secrets = fixture.resource("secrets");
+    let options = ListOptions::default();
+    let listed = secrets.list(&context, Some("shop"), &options);
+    let listed = tokio::time::timeout_at(context.deadline, listed).await;
+    let listed = listed.expect("there is time left to answer").unwrap();
+    assert_eq!(listed.items.len(), others.len());
+    let warnings = context.warnings.take().join("\n");
+    assert!(warnings.contains("\"east\" has is left out"), "{warnings}");
 }
 
 #[tokio::test]
