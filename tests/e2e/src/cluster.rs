@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -23,6 +24,10 @@ pub struct Cluster {
     process: Mutex<Process>,
 }
 
+/// A little more than a cluster gives itself to start (`startDeadline` in `tests/kube/cmd/cluster`): what it says then is why it
+/// has not.
+const START: Duration = Duration::from_secs(200);
+
 impl Cluster {
     /// Starts a cluster; it is usable when this returns.
     ///
@@ -39,7 +44,7 @@ impl Cluster {
             .arg(&folder)
             .arg("--exit-with-stdin");
         let mut process = Process::start(command, None);
-        let line = process.wait_for("readiness", |text| text.contains('\n'));
+        let line = process.wait_for_within(START, "readiness", |text| text.contains('\n'));
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let server = ready["server"].as_str().expect("a ready cluster has a URL").to_owned();
         let etcd = ready["etcd"].as_str().unwrap_or_default().to_owned();

@@ -106,14 +106,22 @@ pub fn home() -> PathBuf {
     home
 }
 
-/// A port of 127.0.0.1 that nothing listens on.
+/// A port of 127.0.0.1 that nothing listens on, and that nobody is given by chance: below those that the kernel gives to whoever
+/// asks for any (`net.ipv4.ip_local_port_range`, from 32,768), and none twice.
 ///
 /// # Panics
 /// Where there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("a listener has an address").port()
+    const FIRST: u32 = 20_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Runs at the same time begin at different places.
+    let offset = std::process::id() * 64;
+    let free = std::iter::repeat_with(|| (offset + ASKED.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .take(10_000)
+        .map(|number| u16::try_from(FIRST + number).expect("below 30,000"))
+        .find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("there is a free port")
 }
 
 /// The form of the hub that tests share.

@@ -274,7 +274,16 @@ impl Process {
     /// Where it ends before that, or after [`wait::DEADLINE`].
     #[track_caller]
     pub fn wait_for(&mut self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        wait::until(&format!("{}: {what}", self.name), wait::DEADLINE, || {
+        self.wait_for_within(wait::DEADLINE, what, holds)
+    }
+
+    /// The same with a deadline of its own.
+    ///
+    /// # Panics
+    /// As [`Process::wait_for`].
+    #[track_caller]
+    pub fn wait_for_within(&mut self, deadline: Duration, what: &str, holds: impl Fn(&str) -> bool) -> String {
+        wait::until(&format!("{}: {what}", self.name), deadline, || {
             let ended = self.ended();
             let stdout = self.stdout();
             if holds(&stdout) {

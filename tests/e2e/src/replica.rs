@@ -44,7 +44,8 @@ pub(crate) fn serve(programs: &Programs, cluster: &Cluster, name: &str, port: u1
 
 /// umbra as the service account of an installation.
 pub(crate) fn command(programs: &Programs, cluster: &Cluster, name: &str, port: u16) -> Command {
-    let kubeconfig = cluster.folder().join("umbra.kubeconfig");
+    let folder = environment::folder(name);
+    let kubeconfig = folder.join("kubeconfig");
     let token = cluster
         .kubectl()
         .ok("create token umbra -n umbra-system --duration=24h")
@@ -65,7 +66,7 @@ pub(crate) fn command(programs: &Programs, cluster: &Cluster, name: &str, port: 
         .arg("--kubeconfig")
         .arg(&kubeconfig)
         .arg("--data-dir")
-        .arg(environment::folder(name).join("data"))
+        .arg(folder.join("data"))
         .args(["--etcd-servers", cluster.etcd(), "--etcd-prefix", "/umbra-hub"])
         .args(["--replica-name", name])
         .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);

@@ -57,6 +57,37 @@ pub const NOT_THROUGH_A_ROOT: &[(&str, &str)] = &[
 #[must_use]
 #[track_caller]
 pub fn run(programs: &Programs, kubeconfig: &Path, context: &str, focus: &str) -> BTreeMap<String, String> {
+    run_at_once(AT_ONCE, programs, kubeconfig, context, focus)
+}
+
+/// Runs the specs of these names, one after the other.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+#[track_caller]
+pub fn run_alone(programs: &Programs, kubeconfig: &Path, context: &str, names: &[&str]) -> BTreeMap<String, String> {
+    let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    run_at_once(1, programs, kubeconfig, context, &format!("({})$", names.join("|")))
+}
+
+/// A regular expression for a text.
+fn quoted(text: &str) -> String {
+    let special = |letter: char| letter.is_ascii_punctuation();
+    let letters = text.chars().map(|letter| match special(letter) {
+        true => format!("\\{letter}"),
+        false => letter.to_string(),
+    });
+    letters.collect()
+}
+
+fn run_at_once(
+    at_once: usize,
+    programs: &Programs,
+    kubeconfig: &Path,
+    context: &str,
+    focus: &str,
+) -> BTreeMap<String, String> {
     let folder = environment::folder("specs");
     let bin = programs.kubectl.parent().expect("a program is in a folder");
     let skip: Vec<&str> = LEFT_OUT.iter().map(|(pattern, _)| *pattern).collect();
@@ -65,7 +96,7 @@ pub fn run(programs: &Programs, kubeconfig: &Path, context: &str, focus: &str) -
         .env("HOME", environment::home())
         .env_remove("KUBECONFIG")
         .current_dir(&folder)
-        .arg(format!("--procs={AT_ONCE}"))
+        .arg(format!("--procs={at_once}"))
         .args([
             "--no-color",
             "--silence-skips",

@@ -96,6 +96,12 @@ impl World {
     #[must_use]
     pub fn spare() -> impl Deref<Target = Cluster> {
         let guard: MutexGuard<'static, Cluster> = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the test before has deleted is not to go while this one looks.
+        wait::for_text(
+            "nothing is being deleted",
+            || guard.kubectl().ok("get namespaces"),
+            |text| !text.contains("Terminating"),
+        );
         guard
     }
 

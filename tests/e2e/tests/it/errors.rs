@@ -8,7 +8,7 @@ use umbra_e2e::wait;
 use umbra_e2e::world::World;
 use umbra_show::Item;
 
-use crate::fleet::{condition, placement, wait_for_condition, wait_for_path};
+use crate::fleet::{placement, wait_for_condition, wait_for_path};
 
 /// Probes come every 10 s and five have to fail; twice that for a busy machine.
 const OUTAGE: Duration = Duration::from_secs(180);
@@ -123,10 +123,8 @@ spec:
     fleet.apply(&wrong(false));
     let told = wait_for_condition(&fleet, "override wrong", "Applied", "False");
     says(&told, &["settings", "/data/absent", "patch 1"]);
-    says(
-        &condition(&fleet, "rendering settings.configmaps@north", "Rendered"),
-        &["wrong", "/data/absent"],
-    );
+    let rendered = wait_for_condition(&fleet, "rendering settings.configmaps@north", "Rendered", "False");
+    says(&rendered, &["wrong", "/data/absent"]);
     wait_for_condition(&fleet, "placement settings", "Applied", "False");
     assert_eq!(
         child.path("configmap settings", "{.data.a}"),

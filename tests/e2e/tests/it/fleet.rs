@@ -41,7 +41,7 @@ pub(crate) fn wait_until_gone(kubectl: &Kubectl, what: &str) {
 
 /// What a condition says: its status, reason and message.
 #[track_caller]
-pub(crate) fn condition(kubectl: &Kubectl, what: &str, kind: &str) -> String {
+fn condition(kubectl: &Kubectl, what: &str, kind: &str) -> String {
     let path =
         format!("{{range .status.conditions[?(@.type==\"{kind}\")]}}{{.status}} {{.reason}}: {{.message}}{{end}}");
     kubectl.path(what, &path)
@@ -253,8 +253,7 @@ fn what_belongs_to_others_is_left_alone() {
     let rendering = "rendering settings.configmaps@north";
     let why = wait_for_condition(&fleet, rendering, "Applied", "Conflict");
     assert!(why.contains("onConflict") && why.contains("north"), "{why}");
-    let told = condition(&fleet, "placement settings", "Applied");
-    assert!(told.starts_with("False"), "{told}");
+    wait_for_condition(&fleet, "placement settings", "Applied", "False");
     assert_eq!(north.path("configmap settings", "{.data.from}"), "north");
 
     // Drift is repaired.

@@ -11,7 +11,7 @@ use crate::namespace_everywhere;
 
 /// How long a permission that was withdrawn may show: 10 s for which umbra remembers it, 2 s until it looks again. The
 /// rest is for the hub's own informers and a busy machine.
-const WITHDRAWN: Duration = Duration::from_secs(30);
+const WITHDRAWN: Duration = Duration::from_secs(90);
 
 #[test]
 fn tenants_of_the_hub_see_their_namespace_of_all_children() {

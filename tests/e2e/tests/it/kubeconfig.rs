@@ -183,6 +183,10 @@ fn other_credentials(hub: &Aggregated, programs: &Programs) -> usize {
     let kubectl = hub.cluster.kubectl();
     kubectl.ok("create serviceaccount kubeconfig -n kube-system");
     kubectl.ok("create clusterrolebinding kubeconfig --clusterrole=umbra-administrator --serviceaccount=kube-system:kubeconfig");
+    wait::until("the service account may list views", wait::DEADLINE, || {
+        let outcome = kubectl.run("auth can-i list views.umbra.dev --as=system:serviceaccount:kube-system:kubeconfig");
+        outcome.succeeded().then_some(()).ok_or_else(|| outcome.to_string())
+    });
     let token = kubectl.ok("create token kubeconfig -n kube-system");
     let printed = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
         "status": {"token": token.trim()}});

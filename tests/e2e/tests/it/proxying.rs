@@ -79,7 +79,11 @@ fn requests(kubectl: &Kubectl) {
     kubectl.ok("create configmap seen --from-literal=a=b");
     kubectl.ok("get configmap seen -o name");
     kubectl.fails("get configmap absent");
-    kubectl.apply(ECHO);
+    // Once the namespace has its service account.
+    wait::until("a pod", wait::DEADLINE, || {
+        let outcome = kubectl.run_with(ECHO, "apply -f -");
+        outcome.succeeded().then_some(()).ok_or_else(|| outcome.to_string())
+    });
     kubectl.ok("wait pod/echo --for=condition=Ready --timeout=90s");
     assert_eq!(kubectl.ok_with("through", "exec -i echo -- cat"), "through");
     let refused = kubectl.fails("get secrets --as=nobody-proxying");

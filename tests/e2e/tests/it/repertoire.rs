@@ -23,7 +23,7 @@ const WATCH_SECONDS: &str = "REPERTOIRE_WATCH_SECONDS";
 /// Connections through one port-forward at once.
 const FORWARDED: u64 = 50;
 /// Bytes there and back on each of them.
-const FORWARDED_BYTES: usize = 1024 * 1024;
+const FORWARDED_BYTES: usize = 256 * 1024;
 /// Bytes of the value of a large ConfigMap; kube-apiserver takes 1 MiB.
 const LARGE: usize = 1_000_000;
 

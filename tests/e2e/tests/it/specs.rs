@@ -31,7 +31,17 @@ fn what_passes_against_a_child_passes_through_its_root() {
         .filter(|name| specs::NOT_THROUGH_A_ROOT.iter().all(|(end, _)| !name.ends_with(end)))
         .collect();
     assert!(passed.len() > 5, "{direct:#?}");
-    let worse = [&root, &tunnel].map(|through| worse(&passed, through));
+    let mut through = [root, tunnel];
+    for (context, ended) in std::iter::zip(&CONTEXTS[1..], &mut through) {
+        let again: Vec<&str> = worse(&passed, ended).into_iter().map(|(name, _)| name).collect();
+        if !again.is_empty() {
+            // Others want the two processors, too, and specs have deadlines of their own: what counts is how they end alone.
+            eprintln!("once more through {context}: {again:#?}");
+            let alone = specs::run_alone(world.programs, &kubeconfig, context, &again);
+            ended.extend(alone);
+        }
+    }
+    let worse = through.each_ref().map(|through| worse(&passed, through));
     let all_pass = worse.iter().all(Vec::is_empty);
     for (item, worse) in std::iter::zip(items, &worse) {
         let figure = format!(

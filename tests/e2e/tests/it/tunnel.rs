@@ -200,7 +200,12 @@ impl<'a> Tunnelled<'a> {
 /// Waits until an agent says something.
 #[track_caller]
 fn says(agent: &Process, text: &str) {
-    wait::until(text, wait::DEADLINE, || {
+    says_within(wait::DEADLINE, agent, text);
+}
+
+#[track_caller]
+fn says_within(deadline: Duration, agent: &Process, text: &str) {
+    wait::until(text, deadline, || {
         let said = agent.output();
         if said.contains(text) { Ok(()) } else { Err(said) }
     });
@@ -642,8 +647,10 @@ fn every_replica_reaches_a_cluster_whose_tunnel_ends_at_another() {
 
     // Whoever deletes the authority takes back all that it has issued, also from tunnels that are there.
     aggregated.root().ok("delete secret umbra-agents -n umbra-system");
-    says(&elsewhere, "the hub keeps refusing the certificate");
-    says(&agent, "the hub keeps refusing the certificate");
+    // A replica looks once or twice a minute; then the agent is refused five times, with pauses of up to 30 s.
+    for agent in [&elsewhere, &agent] {
+        says_within(wait::DEADLINE * 2, agent, "the hub keeps refusing the certificate");
+    }
     agent.signal(Signal::KILL);
     drop(elsewhere);
     aggregated.lead_to(None);

@@ -6,9 +6,11 @@ package controlplane
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/umbra-dev/umbra/tests/kube/internal/pki"
 )
@@ -33,14 +35,19 @@ type Config struct {
 	Assets string
 }
 
-// FreePort returns a port that nothing listened on a moment ago.
+// FreePort returns a port that nothing listened on a moment ago, and that nobody is given by chance before it is used: below those
+// that the kernel gives to whoever asks for any (net.ipv4.ip_local_port_range, from 32768).
 func FreePort(address string) (int, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
-	if err != nil {
-		return 0, err
+	var last error
+	for range 100 {
+		port := 10000 + rand.IntN(10000)
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		if err == nil {
+			return port, listener.Close()
+		}
+		last = err
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return 0, last
 }
 
 // AssetsFromEnvironment returns the folder that KUBEBUILDER_ASSETS names, if it holds etcd and kube-apiserver.

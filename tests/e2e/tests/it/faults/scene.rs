@@ -119,12 +119,17 @@ impl Scene {
 
     /// A path of the root of a cluster.
     pub(super) fn inside(cluster: &str, path: &str) -> String {
-        with_timeout(&format!("managedclusters/{cluster}/proxy{path}"))
+        Self::inside_within(cluster, path, TIMEOUT)
+    }
+
+    /// The same, which has that much time.
+    pub(super) fn inside_within(cluster: &str, path: &str, timeout: Duration) -> String {
+        with_timeout(&format!("managedclusters/{cluster}/proxy{path}"), timeout)
     }
 
     /// A path of the root of all children.
     pub(super) fn across(root: &str, path: &str) -> String {
-        with_timeout(&format!("{root}/all/proxy{path}"))
+        with_timeout(&format!("{root}/all/proxy{path}"), TIMEOUT)
     }
 
     fn wait_for_copies(&self) {
@@ -173,11 +178,11 @@ impl Scene {
     }
 }
 
-fn with_timeout(path: &str) -> String {
+fn with_timeout(path: &str, timeout: Duration) -> String {
     let separator = if path.contains('?') { '&' } else { '?' };
     format!(
         "/apis/umbra.dev/v1alpha1/{path}{separator}timeout={}s",
-        TIMEOUT.as_secs()
+        timeout.as_secs()
     )
 }
 
@@ -214,8 +219,8 @@ pub(super) fn register(hub: &Hub, name: &str, cluster: &Cluster, server: &str) {
     let registration = json!({"apiVersion": "umbra.dev/v1alpha1", "kind": "ManagedCluster", "metadata": {"name": name},
         "spec": {"connection": {"server": server, "credentialsSecretRef": {"namespace": "umbra-system", "name": secret}}}});
     hub.root().apply(&format!("{credential}\n---\n{registration}\n"));
-    // What `umbra join` does.
-    cluster.kubectl().apply(
+    // What `umbra join` does. By the server, because others do the same at the same time.
+    cluster.kubectl().ok_with(
         r"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -223,5 +228,6 @@ metadata: {name: e2e-faults}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: 'umbra:admins'}]
 ",
+        "apply --server-side -f -",
     );
 }

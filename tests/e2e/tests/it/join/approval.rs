@@ -32,7 +32,11 @@ fn a_person_decides_about_an_agent() {
         "waiting until somebody approves it: umbra approve guest-",
     );
     assert_eq!(agent.probe("/livez"), "200 ok");
-    assert_eq!(agent.probe("/readyz"), "503 waiting for approval");
+    wait::for_text(
+        "it is not ready",
+        || agent.probe("/readyz"),
+        |text| text == "503 waiting for approval",
+    );
     let (header, rows) = requests(&agents);
     assert_eq!(
         header,

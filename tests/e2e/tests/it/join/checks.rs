@@ -5,7 +5,7 @@ use umbra_e2e::altered::Alteration;
 use umbra_e2e::environment;
 use umbra_e2e::hub::umbra;
 use umbra_e2e::identity::Credential;
-use umbra_e2e::kubectl::Outcome;
+use umbra_e2e::kubectl::{Kubectl, Outcome};
 use umbra_e2e::process::Process;
 use umbra_e2e::wait;
 use umbra_e2e::world::World;
@@ -70,6 +70,14 @@ fn cluster_checks(scene: &Scene<'_>) -> usize {
     6
 }
 
+/// Waits until a user may read namespaces: kube-apiserver judges by what its informers have seen.
+fn may_get_namespaces(kubectl: &Kubectl, user: &str) {
+    wait::until(&format!("{user} may get namespaces"), wait::DEADLINE, || {
+        let outcome = kubectl.run(["auth", "can-i", "get", "namespaces", "--as", user]);
+        outcome.succeeded().then_some(()).ok_or_else(|| outcome.to_string())
+    });
+}
+
 /// Whoever joins may not what is needed, in the cluster or on the hub.
 fn permission_checks(scene: &mut Scene<'_>) -> usize {
     let child = scene.cluster.kubectl().clone();
@@ -84,6 +92,9 @@ fn permission_checks(scene: &mut Scene<'_>) -> usize {
         "create clusterrole join-binder --verb=create,get --resource=clusterrolebindings.rbac.authorization.k8s.io,namespaces",
     );
     child.ok("create clusterrolebinding join-binder --clusterrole=join-binder --user=join-binder");
+    for user in ["join-viewer", "join-binder"] {
+        may_get_namespaces(&child, user);
+    }
     scene.begin_anew();
     for user in ["join-viewer", "join-binder"] {
         scene.refused(

@@ -41,12 +41,6 @@ fn on_hub(hub: &dyn AnyHub) -> Vec<String> {
 impl<'a> Scene<'a> {
     pub(super) fn start(world: &'a World) -> Self {
         let cluster = World::spare();
-        // What the test before has deleted is not to go while this one looks.
-        wait::for_text(
-            "nothing is being deleted",
-            || cluster.kubectl().ok("get namespaces"),
-            |text| !text.contains("Terminating"),
-        );
         let hub = world.another_hub();
         let authority = identity::authority(cluster.folder());
         let altered = Altered::start(port(cluster.server()), &authority);

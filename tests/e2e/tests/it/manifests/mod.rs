@@ -243,7 +243,11 @@ fn helm_installs_what_runs_in_a_pod_and_kube_apiserver_reaches() {
     installed.lead_here();
     let reached = installed.wait_for_available("True");
     let started = installed.begun.elapsed();
-    kubectl.ok("get managedclusters");
+    // What it serves is asked for at the same event.
+    wait::until("its kinds are known", wait::DEADLINE, || {
+        let outcome = kubectl.run("get managedclusters");
+        outcome.succeeded().then_some(()).ok_or_else(|| outcome.to_string())
+    });
     in_cluster.pass(&format!(
         "serves and is reached {:.0} s after its start; {}",
         started.as_secs_f64(),
