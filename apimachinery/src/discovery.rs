@@ -107,6 +107,11 @@ impl Discovery {
         }
     }
 
+    /// Gives a group version its place in the order before any of its resources is known. It stays empty where none follows.
+    pub fn place(&mut self, version: &GroupVersion) {
+        self.version_mut(version);
+    }
+
     fn version_mut(&mut self, wanted: &GroupVersion) -> &mut Version {
         let group = match self.groups.iter().position(|one| one.name == wanted.group) {
             Some(index) => index,

@@ -13,7 +13,8 @@ application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,applic
 /// An answer to a discovery request on `/api` or `/apis`.
 #[derive(Debug)]
 pub enum DiscoveryAnswer {
-    /// All resources at once, and the group versions that are listed but stale: their server does not answer.
+    /// All resources at once, and the group versions that are listed but stale: their server does not answer. These have
+    /// their place in the order, also where they are listed without resources.
     Aggregated(Discovery, Vec<GroupVersion>),
     /// Only the group versions; the resources of each have to be asked for.
     Versions(Vec<GroupVersion>),
@@ -212,6 +213,7 @@ impl GroupDiscovery {
         for version in self.versions {
             let group_version = GroupVersion::new(&self.metadata.name, &version.version);
             if version.freshness == "Stale" {
+                discovery.place(&group_version);
                 stale.push(group_version.clone());
             }
             for resource in version.resources {
@@ -264,6 +266,11 @@ mod tests {
             GroupVersionKind::new("autoscaling", "v1", "Scale")
         );
         assert_eq!(stale, [GroupVersion::new("apps", "v2")]);
+        let versions = discovery.groups()[0].versions.iter();
+        let resources: Vec<_> = versions
+            .map(|one| (one.version.as_str(), one.resources.len()))
+            .collect();
+        assert_eq!(resources, [("v1", 1), ("v2", 0)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use umbra_registry::copies::key::cluster_prefix;
 use umbra_registry::copies::retry;
 use umbra_storage::{Precondition, Store};
 
-use crate::copy::discover::{Discovered, discover};
+use crate::copy::discover::discover;
 use crate::copy::erase::erase_prefix;
 use crate::copy::position::{Positions, SAVE_INTERVAL, positions_key};
 use crate::copy::resource::{ResourceCopy, ResourceState};
@@ -122,9 +122,9 @@ impl ClusterCopy {
         let mut failures = 0;
         loop {
             match self.discover_and_store().await {
-                Ok(discovered) => {
+                Ok(discovery) => {
                     failures = 0;
-                    self.reconcile(&discovered, &mut running, tracker, cancel).await;
+                    self.reconcile(&discovery, &mut running, tracker, cancel).await;
                     self.state.send_modify(|state| {
                         state.discovered = true;
                         state.message.clear();
@@ -171,40 +171,50 @@ impl ClusterCopy {
         }
     }
 
-    async fn discover_and_store(&self) -> Result<Discovered, SourceError> {
+    /// What the cluster serves, as it is in the catalog from now on.
+    async fn discover_and_store(&self) -> Result<Arc<Discovery>, SourceError> {
         let discovered = discover(&*self.source).await?;
-        let copied: BTreeSet<_> = copied_resources(&discovered.discovery, &self.sync)
+        let key = api_key(&self.cluster);
+        let failed = |error: umbra_storage::Error| SourceError::Unreachable(format!("the hub's store failed: {error}"));
+        let present = self.store.get(&key).await.map_err(failed)?.entry;
+        let previous = present.as_ref().map(|entry| self.read(&entry.value));
+        let discovery = Arc::new(discovered.keep_stale(&previous.unwrap_or_default().discovery));
+        let copied: BTreeSet<_> = copied_resources(&discovery, &self.sync)
             .iter()
             .map(|one| one.group_resource())
             .collect();
         let api = ClusterApi {
-            discovery: Arc::new(discovered.discovery.clone()),
+            discovery: Arc::clone(&discovery),
             copied,
         };
         let value = serde_json::to_vec(&api).expect("discovery is plain data");
-        let key = api_key(&self.cluster);
-        let failed = |error: umbra_storage::Error| SourceError::Unreachable(format!("the hub's store failed: {error}"));
-        let present = self.store.get(&key).await.map_err(failed)?;
-        if present.entry.is_none_or(|entry| entry.value != value) {
+        if present.is_none_or(|entry| entry.value != value) {
             self.store
                 .put(&key, value.into(), Precondition::None)
                 .await
                 .map_err(failed)?;
         }
-        Ok(discovered)
+        Ok(discovery)
+    }
+
+    /// What the catalog has. A value that cannot be read is as good as none and written anew.
+    fn read(&self, value: &[u8]) -> ClusterApi {
+        serde_json::from_slice(value).unwrap_or_else(|error| {
+            tracing::warn!(cluster = %self.cluster, %error, "what the cluster served before cannot be read");
+            ClusterApi::default()
+        })
     }
 
     /// Starts what is new, restarts what is served in another version now, and stops and erases what is no longer
     /// served or no longer selected.
     async fn reconcile(
         &self,
-        discovered: &Discovered,
+        discovery: &Discovery,
         running: &mut BTreeMap<GroupResource, Running>,
         tracker: &TaskTracker,
         cancel: &CancellationToken,
     ) {
-        let wanted = self.wanted(&discovered.discovery);
-        let is_stale = |resource: &GroupResource| discovered.stale.iter().any(|one| one.group == resource.group);
+        let wanted = self.wanted(discovery);
         let superfluous: Vec<_> = running
             .iter()
             .filter(|(name, one)| {
@@ -212,7 +222,6 @@ impl ClusterCopy {
                     .get(*name)
                     .is_none_or(|wanted| wanted.resource != one.resource.resource)
             })
-            .filter(|(name, _)| !is_stale(name))
             .map(|(name, _)| name.clone())
             .collect();
         for name in superfluous {
@@ -312,3 +321,7 @@ pub async fn erase_cluster(
     }
     erase_prefix(store, &umbra_registry::copies::catalog::catalog_prefix(cluster)).await
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

@@ -1,4 +1,10 @@
 //! Asks a child which resources it serves.
+//!
+//! A group version whose server does not answer is listed all the same: as `Stale`, and without resources where the
+//! kube-apiserver has not seen any since it started (`kube-aggregator/pkg/apiserver/handler_discovery.go`,
+//! `syncAPIService`). Nobody says that they are gone, so what was known of them stays ([`Discovered::keep_stale`]): a view
+//! that took them for gone would tell its watchers of an outage as deletions. They go when the child lists the group
+//! version no more, or answers for it without them.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +17,33 @@ use crate::copy::source::{Source, SourceError};
 /// What a child serves.
 #[derive(Debug, Default)]
 pub(crate) struct Discovered {
-    /// Its resources.
+    /// Its resources. Stale group versions have their place in the order, also where nothing is said of their resources.
     pub(crate) discovery: Discovery,
-    /// Group versions that are listed but whose server (an aggregated one) does not answer: what is known of their
-    /// resources stays in force.
+    /// Group versions that are listed but whose server (an aggregated one) does not answer.
     pub(crate) stale: BTreeSet<GroupVersion>,
+}
+
+impl Discovered {
+    /// What the child serves, as far as it says so, and what `previous` knows of the stale group versions of which it says
+    /// nothing. They stay where the child lists them, because the first version of a resource is the one that is copied.
+    pub(crate) fn keep_stale(&self, previous: &Discovery) -> Discovery {
+        let mut kept = Discovery::new();
+        for group in self.discovery.groups() {
+            for version in &group.versions {
+                let name = GroupVersion::new(&group.name, &version.version);
+                let unknown = version.resources.is_empty() && self.stale.contains(&name);
+                let known = if unknown {
+                    previous.version(&name)
+                } else {
+                    Some(version)
+                };
+                for resource in known.into_iter().flat_map(|version| &version.resources) {
+                    kept.insert(resource.clone());
+                }
+            }
+        }
+        kept
+    }
 }
 
 /// Asks `/api` and `/apis`; where the child has no aggregated discovery, each group version.
@@ -31,14 +59,10 @@ pub(crate) async fn discover(source: &dyn Source) -> Result<Discovered, SourceEr
             source: error,
         })?;
         match answer {
-            DiscoveryAnswer::Aggregated(discovery, stale) => {
-                found.stale.extend(stale);
-                for resource in discovery.resources() {
-                    found.discovery.insert(resource.clone());
-                }
-            }
+            DiscoveryAnswer::Aggregated(discovery, stale) => found.add(&discovery, stale),
             DiscoveryAnswer::Versions(versions) => {
                 for version in versions {
+                    found.discovery.place(&version);
                     let path = format!("/{}", version.path());
                     let read = source.get(&path, "application/json").await.and_then(|body| {
                         read_resource_list(&body, &mut found.discovery)
@@ -53,4 +77,18 @@ pub(crate) async fn discover(source: &dyn Source) -> Result<Discovered, SourceEr
         }
     }
     Ok(found)
+}
+
+impl Discovered {
+    fn add(&mut self, discovery: &Discovery, stale: Vec<GroupVersion>) {
+        for group in discovery.groups() {
+            for version in &group.versions {
+                self.discovery.place(&GroupVersion::new(&group.name, &version.version));
+                for resource in &version.resources {
+                    self.discovery.insert(resource.clone());
+                }
+            }
+        }
+        self.stale.extend(stale);
+    }
 }
