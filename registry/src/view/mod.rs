@@ -13,6 +13,8 @@
 //! * [`table`]: how rows are printed.
 //!
 //! Rules beside those of the design:
+//! * One name (group, version, resource) means one kind in one scope: Kubernetes' own for what it defines itself, otherwise
+//!   what most of the clusters say. A cluster that says otherwise is left out of that resource, with a warning ([`shape`]).
 //! * A resource is served from copies in the version that is copied, the one that the child prefers. In its other
 //!   versions it is served live and cannot be watched. A cluster whose own preferred version is another one than that of
 //!   its peers is left out of their lists, with a warning that says so.

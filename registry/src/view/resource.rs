@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::gvk::GroupResource;
+use umbra_apimachinery::names::QualifiedName;
 use umbra_apimachinery::status::Status;
 use umbra_apimachinery::table::ColumnDefinition;
 
 use super::permissions::HubPermissions;
+use super::selection::ViewSelection;
 use super::services::ViewServices;
 use super::shape::{Served, Shape};
 use super::sight::Authority;
@@ -39,6 +41,25 @@ impl ViewResource {
     /// The resource whatever the version.
     pub(super) fn group_resource(&self) -> GroupResource {
         self.served.descriptor.group_resource()
+    }
+
+    /// Warns of the clusters asked about that have something else under the name of the resource.
+    fn warn_of_left_out(&self, context: &RequestContext, asked: impl Fn(&str) -> bool) {
+        for cluster in self.served.left_out.iter().filter(|cluster| asked(cluster)) {
+            context.warnings.add(format!(
+                "{} of cluster \"{cluster}\" are left out: there they are of another kind or scope",
+                self.group_resource()
+            ));
+        }
+    }
+
+    fn warn_of_left_out_of_list(&self, context: &RequestContext, options: &ListOptions) {
+        // What cannot be read is answered by what follows.
+        if !self.served.left_out.is_empty()
+            && let Ok(selection) = ViewSelection::parse(options)
+        {
+            self.warn_of_left_out(context, |cluster| selection.admits(cluster));
+        }
     }
 
     /// The columns of each cluster: as its copies are printed, or as it has just printed.
@@ -69,6 +90,8 @@ impl Resource for ViewResource {
         subresource: &str,
         options: &GetOptions,
     ) -> Result<Object, Status> {
+        let qualified = QualifiedName::parse(name);
+        self.warn_of_left_out(context, |cluster| qualified.is_none_or(|name| name.cluster == cluster));
         if subresource.is_empty() {
             self.get_object(context, namespace, name, options).await
         } else {
@@ -82,6 +105,7 @@ impl Resource for ViewResource {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
+        self.warn_of_left_out_of_list(context, options);
         if self.served.has_copies() {
             self.list_copies(context, namespace, options).await
         } else {
@@ -95,6 +119,7 @@ impl Resource for ViewResource {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<EventStream, Status> {
+        self.warn_of_left_out_of_list(context, options);
         if self.served.has_copies() {
             self.watch_copies(context, namespace, options).await
         } else {

@@ -44,7 +44,7 @@ struct Kept {
     shape: Arc<Shape>,
     /// When somebody else began to decide who sees what; 0 for never.
     authority_changed: Revision,
-    /// When clusters came or left, as far as somebody has seen it.
+    /// When clusters came or left, or something of them did, as far as somebody has seen it.
     membership_changed: BTreeMap<String, Revision>,
 }
 
@@ -64,6 +64,20 @@ impl Kept {
         for name in came.chain(left) {
             self.membership_changed.insert(name.clone(), now);
         }
+        self.bound_changes(now);
+    }
+
+    /// Puts another shape in the place of the one before, and notes of which clusters it shows more or less of what they have had
+    /// all the time: a watch that goes on from before would never hear of it.
+    fn replace(&mut self, shape: Shape, now: Revision) {
+        for name in shape.moved(&self.shape) {
+            self.membership_changed.insert(name.clone(), now);
+        }
+        self.bound_changes(now);
+        self.shape = Arc::new(shape);
+    }
+
+    fn bound_changes(&mut self, now: Revision) {
         if self.membership_changed.len() > MEMBERSHIP_CHANGES {
             self.membership_changed.clear();
             self.authority_changed = now;
@@ -113,9 +127,11 @@ impl ViewServices {
         let spec = &object.spec;
         let selected = directory.select(spec.cluster_selector.as_ref(), spec.cluster_names.as_deref());
         let members = selected.into_iter().filter_map(|name| {
+            let cluster = directory.clusters.get(&name)?;
             let member = Member {
-                identity: identity_of(directory.clusters.get(&name)?),
+                identity: identity_of(cluster),
                 api: catalog.clusters.get(&name).map(|entry| Arc::clone(&entry.api)),
+                registered: cluster.metadata.creation_timestamp.as_ref().map(|time| time.0),
             };
             Some((name, member))
         });
@@ -133,14 +149,14 @@ impl ViewServices {
             shapes.insert(view.to_owned(), kept);
             return Some(shape);
         };
-        let now = *self.directory.subscribe().borrow();
+        let now = (*self.directory.subscribe().borrow()).max(*self.catalog.subscribe().borrow());
         kept.compare(&clusters, now);
         let same_authority = kept.shape.authorization == authorization;
         if !same_authority {
             kept.authority_changed = now;
         }
         if !same_authority || !kept.shape.is_of(&clusters) {
-            kept.shape = Arc::new(Shape::new(clusters, authorization));
+            kept.replace(Shape::new(clusters, authorization), now);
         }
         (kept.directory, kept.catalog) = (directory, catalog);
         Some(Arc::clone(&kept.shape))

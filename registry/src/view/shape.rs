@@ -1,12 +1,29 @@
 //! What a view serves: the union of what its clusters serve.
+//!
+//! No cluster decides for the others. Under one name (group, version and resource) a view serves one kind in one scope:
+//!
+//! * What Kubernetes itself defines is what it defines, whatever any cluster says.
+//! * Everything else is what most of the clusters that serve it say it is; where as many say one thing as another, what
+//!   the one says that was registered first, or, within the same second, whose name comes first.
+//!
+//! A cluster that says otherwise is left out of that resource alone, and whoever asks is warned of it
+//! ([`Served::left_out`]). So where its peers agree, a cluster that joins changes nothing of what is shown of them, and ends
+//! no watch. The rule knows nothing of the past: all replicas come to the same, also after a restart.
+//!
+//! What else can be said only once is decided in the same way: short names, categories, the kinds of subresources, and which
+//! version of a group is the preferred one. Groups that more clusters serve come before those that fewer serve, because of
+//! resources of the same name clients take the first. Verbs and subresources are those of any cluster.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use jiff::Timestamp;
 use umbra_api::root::ViewAuthorization;
-use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
+use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor, SubresourceDescriptor};
 use umbra_apimachinery::gvk::{GroupResource, GroupVersionResource};
 use umbra_child::Identity;
+use umbra_openapi::builtin;
 
 use crate::copies::catalog::ClusterApi;
 
@@ -20,6 +37,8 @@ pub(super) struct Member {
     pub(super) api: Option<Arc<ClusterApi>>,
     /// How callers are named there.
     pub(super) identity: Identity,
+    /// When it was registered, to the second.
+    pub(super) registered: Option<Timestamp>,
 }
 
 /// What a view serves.
@@ -39,6 +58,8 @@ pub(super) struct Served {
     pub(super) descriptor: ResourceDescriptor,
     /// The clusters that serve it, and whether it is copied there in this version.
     pub(super) clusters: BTreeMap<String, Source>,
+    /// The clusters that have another kind or another scope under this name.
+    pub(super) left_out: BTreeSet<String>,
 }
 
 /// Where the objects of a resource of one cluster come from.
@@ -77,41 +98,21 @@ impl Served {
 }
 
 impl Shape {
-    /// The union of these clusters, in the order of their names.
+    /// The union of these clusters.
     pub(super) fn new(clusters: Clusters, authorization: ViewAuthorization) -> Self {
-        let mut order = Vec::new();
-        let mut served: HashMap<GroupVersionResource, Served> = HashMap::new();
-        for (cluster, member) in &clusters {
-            let Some(api) = &member.api else { continue };
-            let mut preferred = BTreeSet::new();
-            for resource in api.discovery.resources() {
-                let source = source(api, resource, &mut preferred);
-                match served.get_mut(&resource.resource) {
-                    Some(known) => known.join(cluster, resource, source),
-                    None => {
-                        order.push(resource.resource.clone());
-                        let one = Served {
-                            descriptor: resource.clone(),
-                            clusters: [(cluster.clone(), source)].into(),
-                        };
-                        served.insert(resource.resource.clone(), one);
-                    }
-                }
-            }
-        }
+        let served: Vec<Served> = union(&clusters);
         let mut discovery = Discovery::new();
-        for resource in order {
-            let Some(one) = served.get_mut(&resource) else { continue };
-            if !one.has_copies() {
-                one.descriptor.verbs.retain(|verb| verb != "watch");
-            }
+        for one in &served {
             discovery.insert(one.descriptor.clone());
         }
+        let by_name = served
+            .into_iter()
+            .map(|one| (one.descriptor.resource.clone(), Arc::new(one)));
         Self {
             authorization,
             clusters,
             discovery: Arc::new(discovery),
-            served: served.into_iter().map(|(name, one)| (name, Arc::new(one))).collect(),
+            served: by_name.collect(),
         }
     }
 
@@ -123,7 +124,7 @@ impl Shape {
                 (None, None) => true,
                 _ => false,
             };
-            same_api && one.identity == other.identity
+            same_api && one.identity == other.identity && one.registered == other.registered
         };
         self.clusters.len() == clusters.len()
             && self
@@ -138,6 +139,23 @@ impl Shape {
         self.served.get(resource)
     }
 
+    /// The clusters of which something that they serve now as they did `before` comes from elsewhere, or has come into the view
+    /// or gone out of it, because they or their peers have changed. Nothing of that leaves a trace in the revisions of copies.
+    pub(super) fn moved(&self, before: &Self) -> BTreeSet<&String> {
+        let both = self.served.iter().filter_map(|(name, now)| {
+            let before = before.served.get(name)?;
+            Some((now, before))
+        });
+        let moved = both.flat_map(|(now, before)| {
+            let known = now.clusters.keys().chain(&now.left_out);
+            known.filter(|cluster| {
+                let served_before = before.clusters.contains_key(*cluster) || before.left_out.contains(*cluster);
+                served_before && now.clusters.get(*cluster) != before.clusters.get(*cluster)
+            })
+        });
+        moved.collect()
+    }
+
     /// The names of the clusters, for messages.
     pub(super) fn cluster_names(&self) -> String {
         let names: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
@@ -149,26 +167,197 @@ impl Shape {
     }
 }
 
-impl Served {
-    fn join(&mut self, cluster: &str, resource: &ResourceDescriptor, source: Source) {
-        if resource.kind != self.descriptor.kind || resource.namespaced != self.descriptor.namespaced {
-            tracing::warn!(
+/// What these clusters serve, in the order in which it is told.
+fn union(clusters: &Clusters) -> Vec<Served> {
+    let mut offers: HashMap<&GroupVersionResource, Vec<Offer<'_>>> = HashMap::new();
+    let mut order = Order::default();
+    for (cluster, api) in by_seniority(clusters) {
+        order.count(&api.discovery);
+        let mut preferred = BTreeSet::new();
+        for resource in api.discovery.resources() {
+            let source = source(api, resource, &mut preferred);
+            let known = offers.entry(&resource.resource).or_default();
+            if known.is_empty() {
+                order.resources.push(&resource.resource);
+            }
+            known.push(Offer {
                 cluster,
-                resource = %resource.resource,
-                "the cluster has another kind under the name of a resource of its peers; it is left out of the view"
-            );
-            return;
+                resource,
+                source,
+            });
         }
-        self.clusters.insert(cluster.to_owned(), source);
-        add_verbs(&mut self.descriptor.verbs, &resource.verbs);
-        for subresource in &resource.subresources {
-            let known = &mut self.descriptor.subresources;
-            match known.iter_mut().find(|one| one.name == subresource.name) {
-                Some(one) => add_verbs(&mut one.verbs, &subresource.verbs),
-                None => known.push(subresource.clone()),
+    }
+    let mut odd: BTreeMap<&str, Vec<&GroupVersionResource>> = BTreeMap::new();
+    let mut served = Vec::with_capacity(offers.len());
+    for name in order.resources() {
+        let form = Form::of_all(name, &offers[name]);
+        let is_alike = |offer: &&Offer<'_>| Form::of(offer.resource) == form;
+        let (alike, others): (Vec<_>, Vec<_>) = offers[name].iter().partition(is_alike);
+        for offer in &others {
+            odd.entry(offer.cluster).or_default().push(name);
+        }
+        served.extend(Served::new(name, form, &alike, &others));
+    }
+    for (cluster, resources) in odd {
+        tracing::warn!(
+            cluster,
+            number = resources.len(),
+            first = %resources[0],
+            "the cluster has other kinds or scopes under the names of resources; they are left out of the view"
+        );
+    }
+    served
+}
+
+/// What a cluster serves under the name of a resource.
+struct Offer<'a> {
+    cluster: &'a str,
+    resource: &'a ResourceDescriptor,
+    source: Source,
+}
+
+/// What has to be the same wherever a resource of one name is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Form<'a> {
+    kind: &'a str,
+    namespaced: bool,
+}
+
+/// The forms of what Kubernetes itself defines. They are the same in all versions of Kubernetes.
+static BUILTIN: LazyLock<HashMap<&'static GroupVersionResource, Form<'static>>> = LazyLock::new(|| {
+    let all = builtin::resources().iter();
+    all.map(|one| (&one.resource, Form::of(one))).collect()
+});
+
+impl<'a> Form<'a> {
+    fn of(resource: &'a ResourceDescriptor) -> Self {
+        Self {
+            kind: &resource.kind,
+            namespaced: resource.namespaced,
+        }
+    }
+
+    /// The one that the view serves. The offers are those of all clusters, the one registered first before the others.
+    fn of_all(name: &GroupVersionResource, offers: &[Offer<'a>]) -> Self {
+        let said = || most(offers.iter().map(|offer| Self::of(offer.resource)));
+        let form = BUILTIN.get(name).copied().or_else(said);
+        form.expect("a resource is known because somebody offers it")
+    }
+}
+
+/// What most say; of what as many say, what is said first.
+fn most<T: PartialEq>(said: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut counts: Vec<(T, usize)> = Vec::new();
+    for one in said {
+        match counts.iter_mut().find(|(known, _)| *known == one) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((one, 1)),
+        }
+    }
+    // Of equals, `min_by_key` takes the first.
+    let most = counts.into_iter().min_by_key(|(_, count)| Reverse(*count));
+    most.map(|(one, _)| one)
+}
+
+/// The clusters of which it is known what they serve, the one registered first before the others.
+fn by_seniority(clusters: &Clusters) -> Vec<(&str, &ClusterApi)> {
+    let mut all: Vec<_> = clusters.iter().collect();
+    // By name already, and stays so among those of the same second.
+    all.sort_by_key(|(_, member)| member.registered);
+    all.into_iter()
+        .filter_map(|(name, member)| Some((name.as_str(), &**member.api.as_ref()?)))
+        .collect()
+}
+
+/// In which order groups, versions and resources are told.
+#[derive(Default)]
+struct Order<'a> {
+    /// As they are come across.
+    resources: Vec<&'a GroupVersionResource>,
+    /// The versions of each group that clusters prefer, one for each cluster that serves it.
+    preferred: HashMap<&'a str, Vec<&'a str>>,
+}
+
+impl<'a> Order<'a> {
+    fn count(&mut self, discovery: &'a Discovery) {
+        for group in discovery.groups() {
+            if let Some(version) = group.versions.iter().find(|version| !version.resources.is_empty()) {
+                self.preferred.entry(&group.name).or_default().push(&version.version);
             }
         }
     }
+
+    /// Groups that most have before the others; of each group what is in its preferred version first.
+    fn resources(&self) -> Vec<&'a GroupVersionResource> {
+        let groups: HashMap<&str, (Reverse<usize>, Option<&str>)> = self
+            .preferred
+            .iter()
+            .map(|(group, versions)| (*group, (Reverse(versions.len()), most(versions.iter().copied()))))
+            .collect();
+        let mut resources = self.resources.clone();
+        resources.sort_by_key(|resource| {
+            let (clusters, preferred) = groups[resource.group.as_str()];
+            (clusters, preferred != Some(resource.version.as_str()))
+        });
+        resources
+    }
+}
+
+impl Served {
+    /// What `alike` serve in one form; `None` where nobody does.
+    fn new(name: &GroupVersionResource, form: Form<'_>, alike: &[&Offer<'_>], others: &[&Offer<'_>]) -> Option<Self> {
+        let resources = || alike.iter().map(|offer| offer.resource);
+        let mut one = Self {
+            descriptor: ResourceDescriptor {
+                resource: name.clone(),
+                kind: form.kind.to_owned(),
+                singular: most(resources().map(|one| &one.singular))?.clone(),
+                namespaced: form.namespaced,
+                short_names: most(resources().map(|one| &one.short_names))?.clone(),
+                categories: most(resources().map(|one| &one.categories))?.clone(),
+                verbs: Vec::new(),
+                subresources: subresources(resources().flat_map(|one| &one.subresources)),
+            },
+            clusters: alike
+                .iter()
+                .map(|offer| (offer.cluster.to_owned(), offer.source))
+                .collect(),
+            left_out: others.iter().map(|offer| offer.cluster.to_owned()).collect(),
+        };
+        for resource in resources() {
+            add_verbs(&mut one.descriptor.verbs, &resource.verbs);
+        }
+        if !one.has_copies() {
+            one.descriptor.verbs.retain(|verb| verb != "watch");
+        }
+        Some(one)
+    }
+}
+
+/// Each once, with all verbs and the kind that most have.
+fn subresources<'a>(all: impl Iterator<Item = &'a SubresourceDescriptor>) -> Vec<SubresourceDescriptor> {
+    let mut order = Vec::new();
+    let mut by_name: HashMap<&str, Vec<&SubresourceDescriptor>> = HashMap::new();
+    for one in all {
+        let known = by_name.entry(&one.name).or_default();
+        if known.is_empty() {
+            order.push(one.name.as_str());
+        }
+        known.push(one);
+    }
+    let merged = order.into_iter().filter_map(|name| {
+        let known = &by_name[name];
+        let mut merged = SubresourceDescriptor {
+            name: name.to_owned(),
+            kind: most(known.iter().map(|one| &one.kind))?.clone(),
+            verbs: Vec::new(),
+        };
+        for one in known {
+            add_verbs(&mut merged.verbs, &one.verbs);
+        }
+        Some(merged)
+    });
+    merged.collect()
 }
 
 fn add_verbs(verbs: &mut Vec<String>, more: &[String]) {
@@ -190,97 +379,5 @@ fn source(api: &ClusterApi, resource: &ResourceDescriptor, preferred: &mut BTree
         Source::Copies
     } else {
         Source::OtherVersion
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resource(group: &str, version: &str, name: &str, verbs: &[&str]) -> ResourceDescriptor {
-        ResourceDescriptor {
-            resource: GroupVersionResource::new(group, version, name),
-            kind: name.to_owned(),
-            verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
-            ..ResourceDescriptor::default()
-        }
-    }
-
-    fn member(resources: &[ResourceDescriptor], copied: &[&str]) -> Member {
-        let mut discovery = Discovery::new();
-        for resource in resources {
-            discovery.insert(resource.clone());
-        }
-        let api = ClusterApi {
-            discovery: Arc::new(discovery),
-            copied: copied.iter().map(|name| GroupResource::parse(name)).collect(),
-        };
-        Member {
-            api: Some(Arc::new(api)),
-            identity: Identity::default(),
-        }
-    }
-
-    #[test]
-    fn a_view_serves_the_union_and_watches_what_is_copied() {
-        let all = ["get", "list", "watch"];
-        let east = member(
-            &[
-                resource("", "v1", "pods", &all),
-                resource("", "v1", "secrets", &all),
-                resource("autoscaling", "v2", "hpas", &all),
-                resource("autoscaling", "v1", "hpas", &all),
-            ],
-            &["pods", "hpas.autoscaling"],
-        );
-        let west = member(
-            &[
-                resource("", "v1", "pods", &["get", "list", "watch", "delete"]),
-                resource("x.io", "v1", "things", &all),
-            ],
-            &["things.x.io"],
-        );
-        let clusters: Clusters = [
-            ("east".to_owned(), east),
-            ("new".to_owned(), Member::default()),
-            ("west".to_owned(), west),
-        ]
-        .into();
-        let shape = Shape::new(clusters.clone(), ViewAuthorization::default());
-        assert!(shape.is_of(&clusters));
-        let names: Vec<String> = shape
-            .discovery
-            .resources()
-            .map(|one| one.resource.to_string())
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "v1, Resource=pods",
-                "v1, Resource=secrets",
-                "autoscaling/v2, Resource=hpas",
-                "autoscaling/v1, Resource=hpas",
-                "x.io/v1, Resource=things"
-            ]
-        );
-        let served = |group: &str, version: &str, name: &str| {
-            Arc::clone(shape.served(&GroupVersionResource::new(group, version, name)).unwrap())
-        };
-        let pods = served("", "v1", "pods");
-        assert_eq!(pods.copied().collect::<Vec<_>>(), ["east"]);
-        assert_eq!(pods.live().collect::<Vec<_>>(), ["west"]);
-        assert!(pods.descriptor.serves("watch") && pods.descriptor.serves("delete"));
-        assert!(!served("", "v1", "secrets").descriptor.serves("watch"));
-        assert_eq!(served("autoscaling", "v2", "hpas").clusters["east"], Source::Copies);
-        assert_eq!(
-            served("autoscaling", "v1", "hpas").clusters["east"],
-            Source::OtherVersion
-        );
-        let mut renamed = clusters.clone();
-        renamed.get_mut("new").unwrap().identity.user_prefix = "corp:".to_owned();
-        assert!(!shape.is_of(&renamed));
-        let mut fewer = clusters;
-        fewer.remove("new");
-        assert!(!shape.is_of(&fewer));
     }
 }

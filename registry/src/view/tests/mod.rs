@@ -4,6 +4,7 @@
 mod hub_rbac;
 mod reads;
 mod scripted_hub;
+mod shape;
 mod tenants;
 mod writes;
 
