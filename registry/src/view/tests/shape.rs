@@ -271,7 +271,7 @@ async fn a_cluster_that_joins_with_other_kinds_hides_nobody_and_ends_no_watch() 
     let listed = pods.list(&context, None, &ListOptions::default()).await.unwrap();
     assert_eq!(listed.items.len(), all.len() + 1);
     assert_eq!(context.warnings.take(), [warning]);
-    pods.watch(&context, None, &ListOptions::default()).await.unwrap();
+    drop(pods.watch(&context, None, &ListOptions::default()).await.unwrap());
     assert_eq!(context.warnings.take(), [warning]);
     let get = async |name: &str| pods.get(&context, Some("shop"), name, "", &GetOptions::default()).await;
     get("db").await.unwrap();
