@@ -165,3 +165,33 @@ async fn a_version_that_fails_in_the_old_form_of_discovery_keeps_its_place() {
     fixture.script.fail("/apis/metrics.io/v2");
     assert_eq!(fixture.discover().await, before);
 }
+
+#[tokio::test]
+async fn what_has_a_name_that_leads_elsewhere_is_left_out() {
+    let fixture = Fixture::new();
+    let group = |name: &str, version: &Value| json!({"metadata": {"name": name}, "versions": [version]});
+    let trap = |resource: &str| version("v1", "Current", &[resource]);
+    let items = [
+        group(
+            "",
+            &version("v1", "Current", &["pods", "pods/west", "", "..", "pods%2fwest"]),
+        ),
+        group("rbac.authorization.k8s.io/rolebindings", &trap("west")),
+        group("core", &trap("pods")),
+        group("x.io", &version("v1/things", "Current", &["west"])),
+        group("x.io", &version("v1", "Current", &["things", "queue_length"])),
+    ];
+    fixture
+        .script
+        .answer("/apis", json!({"kind": "APIGroupDiscoveryList", "items": items}));
+    let api = fixture.discover().await;
+    assert_eq!(
+        served(&api),
+        [
+            "v1, Resource=pods",
+            "x.io/v1, Resource=things",
+            "x.io/v1, Resource=queue_length"
+        ]
+    );
+    assert_eq!(api.copied.len(), 3);
+}

@@ -5,12 +5,16 @@
 //! `syncAPIService`). Nobody says that they are gone, so what was known of them stays ([`Discovered::keep_stale`]): a view
 //! that took them for gone would tell its watchers of an outage as deletions. They go when the child lists the group
 //! version no more, or answers for it without them.
+//!
+//! Names come from the child and go into the keys of copies. What cannot be one segment of a key is left out
+//! ([`is_well_named`]): the objects of a resource called `pods/west` would be among the pods of the cluster `west`.
 
 use std::collections::BTreeSet;
 
-use umbra_apimachinery::discovery::Discovery;
+use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor};
 use umbra_apimachinery::discovery_list::{ACCEPT, DiscoveryAnswer, read_resource_list};
-use umbra_apimachinery::gvk::GroupVersion;
+use umbra_apimachinery::gvk::{GroupVersion, GroupVersionResource};
+use umbra_apimachinery::names::{is_dns1123_label, is_dns1123_subdomain, is_path_segment};
 
 use crate::copy::source::{Source, SourceError};
 
@@ -38,7 +42,11 @@ impl Discovered {
                     Some(version)
                 };
                 for resource in known.into_iter().flat_map(|version| &version.resources) {
-                    kept.insert(resource.clone());
+                    if is_well_named(&resource.resource) {
+                        kept.insert(with_good_subresources(resource));
+                    } else {
+                        tracing::debug!(resource = ?resource.resource, "the cluster has a resource with an impossible name");
+                    }
                 }
             }
         }
@@ -91,4 +99,19 @@ impl Discovered {
         }
         self.stale.extend(stale);
     }
+}
+
+/// Whether groups are domains and versions labels, as for APIServices; `core` is no group but stands for none in keys. Names of
+/// resources are free beside what a path needs: metrics have names of all sorts.
+fn is_well_named(resource: &GroupVersionResource) -> bool {
+    let group = &resource.group;
+    (group.is_empty() || (is_dns1123_subdomain(group) && group != "core"))
+        && is_dns1123_label(&resource.version)
+        && is_path_segment(&resource.resource)
+}
+
+fn with_good_subresources(resource: &ResourceDescriptor) -> ResourceDescriptor {
+    let mut resource = resource.clone();
+    resource.subresources.retain(|one| is_path_segment(&one.name));
+    resource
 }
