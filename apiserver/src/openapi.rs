@@ -9,8 +9,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, json};
 use umbra_apimachinery::gvk::GroupVersion;
 use umbra_apimachinery::status::Status;
+use umbra_registry::request::RequestContext;
 use umbra_registry::resource::Body;
-use umbra_registry::root::OpenApi;
+use umbra_registry::root::{OpenApi, PublishedDocument};
 
 use crate::compression::{self, gzip};
 use crate::discovery::{tagged, tagged_with};
@@ -24,32 +25,38 @@ use crate::respond::{JSON, empty};
 /// What the documents' source says.
 pub(crate) async fn index(
     headers: &HeaderMap,
-    prefix: &str,
+    context: &RequestContext,
     documents: &dyn OpenApi,
 ) -> Result<Response<Body>, Status> {
     let mut paths = Map::new();
-    for (version, hash) in documents.index().await? {
+    for (version, hash) in documents.index(context.deadline_of_children()).await? {
         let path = version.path();
-        let url = document_url(prefix, &path, &hash);
+        let url = document_url(&context.prefix, &path, &hash);
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
     let body = Bytes::from(json!({"paths": paths}).to_string());
     Ok(tagged(headers, body, JSON))
 }
 
+/// Where a document is. Without a hash there is no saying whether it is still the same, and nobody keeps it.
 fn document_url(prefix: &str, path: &str, hash: &str) -> String {
-    format!("{prefix}/openapi/v3/{path}?hash={hash}")
+    let query = if hash.is_empty() {
+        String::new()
+    } else {
+        format!("?hash={hash}")
+    };
+    format!("{prefix}/openapi/v3/{path}{query}")
 }
 
-/// `/openapi/v3/{path}`: one document. With the present hash it never changes and is cached for good; with another one
-/// the client is sent to the present one.
+/// `/openapi/v3/{path}`: one document. Under its own hash it never changes and is cached for good; who asks for another hash
+/// than that of the document there is, is sent to that one.
 ///
 /// # Errors
 /// 404 where there is none, 406 where only a binary form is accepted.
 pub(crate) async fn document(
     headers: &HeaderMap,
     query: &Query,
-    prefix: &str,
+    context: &RequestContext,
     path: &str,
     documents: &dyn OpenApi,
 ) -> Result<Response<Body>, Status> {
@@ -57,15 +64,17 @@ pub(crate) async fn document(
         return Err(not_acceptable());
     }
     let version = parse_path(path).ok_or_else(Status::no_such_path)?;
-    let index = documents.index().await?;
-    let hash = index.into_iter().find(|(one, _)| *one == version).map(|(_, hash)| hash);
-    let hash = hash.ok_or_else(Status::no_such_path)?;
     let asked = query.get("hash").filter(|asked| !asked.is_empty());
+    let PublishedDocument { hash, text } = documents.v3(&version, asked, context.deadline_of_children()).await?;
     if asked.is_some_and(|asked| asked != hash) {
-        return redirect(&document_url(prefix, path, &hash));
+        return redirect(&document_url(&context.prefix, path, &hash));
     }
-    let body = documents.v3(&version).await?;
-    let mut response = compressed(headers, tagged_with(headers, &hash, body, JSON));
+    let response = if hash.is_empty() {
+        tagged(headers, text, JSON)
+    } else {
+        tagged_with(headers, &hash, text, JSON)
+    };
+    let mut response = compressed(headers, response);
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     if asked.is_some() {
         // A year is what HTTP means by for good (RFC 9111 §5.2.2.1 leaves the number open; kube-openapi takes a year).

@@ -46,10 +46,10 @@ pub(crate) async fn serve(
         ["version"] => Ok(json_answer(StatusCode::OK, api.version())),
         ["metrics"] if context.prefix.is_empty() => Ok(metrics(server)),
         ["openapi", "v2"] => openapi::v2(headers, &*api.openapi()).await,
-        ["openapi", "v3"] => openapi::index(headers, &context.prefix, &*api.openapi()).await,
+        ["openapi", "v3"] => openapi::index(headers, context, &*api.openapi()).await,
         ["openapi", "v3", ..] => {
             let document = path.trim_start_matches("/openapi/v3/");
-            openapi::document(headers, query, &context.prefix, document, &*api.openapi()).await
+            openapi::document(headers, query, context, document, &*api.openapi()).await
         }
         ["api" | "apis", ..] => discovery(api, context, headers, &parts),
         _ => Err(Status::no_such_path()),

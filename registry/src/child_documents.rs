@@ -3,6 +3,9 @@
 //! A child's index (`/openapi/v3`) names each document together with a hash. The index is asked for again when it is
 //! older than [`INDEX_LIFETIME`]; a document only when its hash has changed. Documents are kept for each child by itself:
 //! a hash is the child's own claim, and one child must not answer for another.
+//!
+//! Who asks many children and waits for all can note which have kept it waiting ([`ChildDocuments::note_silence`]), so that
+//! those who come next do not wait for the same again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,8 +21,12 @@ use umbra_apimachinery::schema::TypeSchema;
 use umbra_child::{Child, ChildError, Children, empty};
 use umbra_openapi::Document;
 
+use crate::root::PublishedDocument;
+
 /// Definitions of custom resources change rarely, and a client that has just made one expects to see it soon.
 const INDEX_LIFETIME: Duration = Duration::from_secs(10);
+/// For how long a child that was silent is better not asked. A client asks for one document after the other, within seconds.
+const SILENCE_LIFETIME: Duration = Duration::from_secs(10);
 
 /// Why a document is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +65,7 @@ pub type DocumentIndex = BTreeMap<GroupVersion, DocumentLocation>;
 pub struct DocumentLocation {
     /// The path in the child, with its query.
     pub path: String,
-    /// Changes whenever the document does.
+    /// Changes whenever the document does; empty where the child gives none.
     pub hash: String,
 }
 
@@ -83,6 +90,7 @@ struct KeptDocument {
 #[derive(Debug, Default)]
 struct Kept {
     index: Option<(Instant, Arc<DocumentIndex>)>,
+    silent: Option<Instant>,
     documents: HashMap<GroupVersion, KeptDocument>,
 }
 
@@ -119,16 +127,33 @@ impl ChildDocuments {
             .filter_map(|(name, entry)| location(&name, entry))
             .collect();
         let index = Arc::new(index);
-        self.kept.lock().entry(cluster.to_owned()).or_default().index = Some((Instant::now(), Arc::clone(&index)));
+        let mut kept = self.kept.lock();
+        let kept = kept.entry(cluster.to_owned()).or_default();
+        kept.index = Some((Instant::now(), Arc::clone(&index)));
+        kept.silent = None;
         Ok(index)
     }
 
-    /// The text of a document.
+    /// A document.
     ///
     /// # Errors
     /// Where the cluster has none, or does not give it.
-    pub async fn document(&self, cluster: &str, version: &GroupVersion) -> Result<Bytes, DocumentError> {
-        Ok(self.kept_document(cluster, version).await?.text)
+    pub async fn document(&self, cluster: &str, version: &GroupVersion) -> Result<PublishedDocument, DocumentError> {
+        let KeptDocument { hash, text, .. } = self.kept_document(cluster, version).await?;
+        Ok(PublishedDocument { hash, text })
+    }
+
+    /// Notes that a cluster has not answered although it had the time.
+    pub fn note_silence(&self, cluster: &str) {
+        self.kept.lock().entry(cluster.to_owned()).or_default().silent = Some(Instant::now());
+    }
+
+    /// Whether that was noted of a cluster in the last 10 s, and it has not told anything since.
+    #[must_use]
+    pub fn was_silent(&self, cluster: &str) -> bool {
+        let kept = self.kept.lock();
+        let silent = kept.get(cluster).and_then(|kept| kept.silent);
+        silent.is_some_and(|silent| silent.elapsed() < SILENCE_LIFETIME)
     }
 
     /// The schema of a kind; `None` where the cluster's documents do not define it.
@@ -167,7 +192,8 @@ impl ChildDocuments {
             .get(cluster)
             .and_then(|kept| kept.documents.get(version))
             .cloned();
-        if let Some(kept) = kept.filter(|kept| kept.hash == location.hash) {
+        // Without a hash nothing says that it is still the same.
+        if let Some(kept) = kept.filter(|kept| kept.hash == location.hash && !kept.hash.is_empty()) {
             return Ok(kept);
         }
         let request = Request::get(&location.path).header(http::header::ACCEPT, "application/json");
@@ -202,7 +228,13 @@ fn location(name: &str, entry: IndexEntry) -> Option<(GroupVersion, DocumentLoca
         _ => return None,
     };
     let path = entry.server_relative_url;
-    let hash = path.split_once("hash=").map_or("", |(_, hash)| hash).to_owned();
+    // It goes into URLs and entity tags as it is. Kubernetes takes hexadecimal digits.
+    let is_plain = |hash: &&str| {
+        hash.chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || "-._~".contains(letter))
+    };
+    let hash = path.split_once("hash=").map(|(_, hash)| hash).filter(is_plain);
+    let hash = hash.unwrap_or_default().to_owned();
     Some((version, DocumentLocation { path, hash }))
 }
 
@@ -211,10 +243,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn silence_is_remembered_of_who_was_silent() {
+        let documents = ChildDocuments::new(crate::scripted_child::children());
+        documents.note_silence("east");
+        assert!(documents.was_silent("east") && !documents.was_silent("west"));
+        documents.forget("east");
+        assert!(!documents.was_silent("east"));
+    }
+
+    #[test]
     fn the_index_names_group_versions() {
         let body = r#"{"paths":{
             "apis/apps/v1":{"serverRelativeURL":"/openapi/v3/apis/apps/v1?hash=AB"},
             "api/v1":{"serverRelativeURL":"/openapi/v3/api/v1"},
+            "apis/odd/v1":{"serverRelativeURL":"/openapi/v3/apis/odd/v1?hash=A&b=\u000d"},
             "version":{"serverRelativeURL":"/openapi/v3/version"},
             "apis/apps":{"serverRelativeURL":"/openapi/v3/apis/apps"}}}"#;
         let body: IndexBody = serde_json::from_str(body).unwrap();
@@ -223,7 +265,8 @@ mod tests {
             .into_iter()
             .filter_map(|(name, entry)| location(&name, entry))
             .collect();
-        assert_eq!(index.len(), 2);
+        assert_eq!(index.len(), 3);
+        assert_eq!(index[&GroupVersion::new("odd", "v1")].hash, "");
         assert_eq!(index[&GroupVersion::new("apps", "v1")].hash, "AB");
         assert_eq!(index[&GroupVersion::new("", "v1")].path, "/openapi/v3/api/v1");
     }

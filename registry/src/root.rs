@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 use umbra_apimachinery::discovery::Discovery;
 use umbra_apimachinery::gvk::{GroupVersion, GroupVersionResource};
 use umbra_apimachinery::request::{RequestInfo, RootName};
@@ -92,17 +93,33 @@ pub trait Api: Send + Sync {
     fn version(&self) -> Bytes;
 }
 
+/// A v3 document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedDocument {
+    /// Changes whenever the text does; empty where nothing is known of it.
+    pub hash: String,
+    /// JSON, with paths below the root.
+    pub text: Bytes,
+}
+
 /// The OpenAPI documents of a root.
 #[async_trait]
 pub trait OpenApi: Send + Sync {
-    /// Which group versions have a v3 document, each with a hash that changes whenever the document does.
-    async fn index(&self) -> Result<Vec<(GroupVersion, String)>, Status>;
+    /// Which group versions have a v3 document, each with a hash that changes whenever the document does; empty where nothing
+    /// is known of it. What is not known by `deadline` is left out.
+    async fn index(&self, deadline: Instant) -> Result<Vec<(GroupVersion, String)>, Status>;
 
-    /// The v3 document of a group version as JSON, with paths below `prefix`.
+    /// The v3 document of a group version, and the hash of exactly that document: the one that `hash` names, where that is
+    /// to be had, otherwise another one.
     ///
     /// # Errors
-    /// 404 where there is none.
-    async fn v3(&self, version: &GroupVersion) -> Result<Bytes, Status>;
+    /// 404 where there is none, 5xx where it is not to be had by `deadline`.
+    async fn v3(
+        &self,
+        version: &GroupVersion,
+        hash: Option<&str>,
+        deadline: Instant,
+    ) -> Result<PublishedDocument, Status>;
 
     /// The v2 document of the whole root as JSON.
     ///

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 use umbra_apimachinery::discovery::{Discovery, ResourceDescriptor, SubresourceDescriptor};
 use umbra_apimachinery::gvk::{GroupVersion, GroupVersionKind, GroupVersionResource};
@@ -25,7 +26,7 @@ use umbra_registry::request::{GetOptions, ListOptions, RequestContext};
 use umbra_registry::resource::{
     Body, Event, EventStream, Object, ObjectList, Resource, WriteOutcome, WriteRequest, WriteVerb,
 };
-use umbra_registry::root::{Api, Forward, OpenApi, Root, Roots};
+use umbra_registry::root::{Api, Forward, OpenApi, PublishedDocument, Root, Roots};
 
 use crate::respond::{empty, full};
 use crate::{ApiServer, ApiServerBuilder, Authenticate, PeerCertificates};
@@ -177,12 +178,18 @@ struct Documents;
 
 #[async_trait]
 impl OpenApi for Documents {
-    async fn index(&self) -> Result<Vec<(GroupVersion, String)>, Status> {
+    async fn index(&self, _: Instant) -> Result<Vec<(GroupVersion, String)>, Status> {
         Ok(vec![(GroupVersion::new("", "v1"), "ABC".to_owned())])
     }
 
-    async fn v3(&self, _: &GroupVersion) -> Result<Bytes, Status> {
-        Ok(Bytes::from_static(br#"{"openapi":"3.0.0"}"#))
+    async fn v3(&self, version: &GroupVersion, _: Option<&str>, _: Instant) -> Result<PublishedDocument, Status> {
+        if *version != GroupVersion::new("", "v1") {
+            return Err(Status::no_such_path());
+        }
+        Ok(PublishedDocument {
+            hash: "ABC".to_owned(),
+            text: Bytes::from_static(br#"{"openapi":"3.0.0"}"#),
+        })
     }
 
     async fn v2(&self) -> Result<Bytes, Status> {

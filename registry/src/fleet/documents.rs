@@ -41,9 +41,8 @@ impl Documents for ChildDocuments {
     }
 
     async fn document(&self, cluster: &str, version: &GroupVersion) -> Result<Bytes, Status> {
-        Self::document(self, cluster, version)
-            .await
-            .map_err(|error| status(&error))
+        let document = Self::document(self, cluster, version).await;
+        document.map(|one| one.text).map_err(|error| status(&error))
     }
 
     async fn type_schema(&self, cluster: &str, kind: &GroupVersionKind) -> Result<Option<TypeSchema>, Status> {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupVersion;
 use umbra_apimachinery::status::Status;
 
 use super::documents::Documents;
-use crate::root::OpenApi;
+use crate::root::{OpenApi, PublishedDocument};
 
 /// The documents of one state of a fleet.
 pub struct FleetOpenApi {
@@ -32,9 +33,20 @@ impl std::fmt::Debug for FleetOpenApi {
     }
 }
 
+impl FleetOpenApi {
+    /// The document that a cluster has, under its own hash.
+    async fn of_cluster(&self, cluster: &str, version: &GroupVersion) -> Result<PublishedDocument, Status> {
+        let index = self.documents.index(cluster).await?;
+        let hash = index.into_iter().find(|(known, _)| known == version);
+        let (_, hash) = hash.ok_or_else(Status::no_such_path)?;
+        let text = self.documents.document(cluster, version).await?;
+        Ok(PublishedDocument { hash, text })
+    }
+}
+
 #[async_trait]
 impl OpenApi for FleetOpenApi {
-    async fn index(&self) -> Result<Vec<(GroupVersion, String)>, Status> {
+    async fn index(&self, deadline: Instant) -> Result<Vec<(GroupVersion, String)>, Status> {
         let mut indices: BTreeMap<&str, BTreeMap<GroupVersion, String>> = BTreeMap::new();
         let mut found = Vec::new();
         for (version, clusters) in &self.clusters {
@@ -53,7 +65,7 @@ impl OpenApi for FleetOpenApi {
                 }
             }
         }
-        let own = self.own.index().await?;
+        let own = self.own.index(deadline).await?;
         found.extend(
             own.into_iter()
                 .filter(|(version, _)| !self.clusters.contains_key(version)),
@@ -61,15 +73,20 @@ impl OpenApi for FleetOpenApi {
         Ok(found)
     }
 
-    async fn v3(&self, version: &GroupVersion) -> Result<Bytes, Status> {
+    async fn v3(
+        &self,
+        version: &GroupVersion,
+        hash: Option<&str>,
+        deadline: Instant,
+    ) -> Result<PublishedDocument, Status> {
         let mut failure = None;
         for cluster in self.clusters.get(version).into_iter().flatten() {
-            match self.documents.document(cluster, version).await {
+            match self.of_cluster(cluster, version).await {
                 Ok(document) => return Ok(document),
                 Err(error) => failure = Some(error),
             }
         }
-        match (self.own.v3(version).await, failure) {
+        match (self.own.v3(version, hash, deadline).await, failure) {
             (Ok(document), _) => Ok(document),
             (Err(_), Some(failure)) => Err(failure),
             (Err(error), None) => Err(error),

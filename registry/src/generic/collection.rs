@@ -34,7 +34,7 @@ use super::strategy::Strategy;
 use super::subresource::{Connector, SubresourceHandler};
 use crate::request::RequestContext;
 use crate::resource::Resource;
-use crate::root::{Api, OpenApi};
+use crate::root::{Api, OpenApi, PublishedDocument};
 
 /// What a root is made of, beside its kinds.
 #[derive(Clone)]
@@ -408,7 +408,7 @@ impl Documents {
 
 #[async_trait]
 impl OpenApi for Documents {
-    async fn index(&self) -> Result<Vec<(GroupVersion, String)>, Status> {
+    async fn index(&self, _deadline: Instant) -> Result<Vec<(GroupVersion, String)>, Status> {
         let entries = self.versions.iter().filter_map(|version| {
             let (_, hash) = self.document(version)?;
             Some((version.clone(), hash.clone()))
@@ -416,10 +416,17 @@ impl OpenApi for Documents {
         Ok(entries.collect())
     }
 
-    async fn v3(&self, version: &GroupVersion) -> Result<Bytes, Status> {
-        self.document(version)
-            .map(|(json, _)| json.clone())
-            .ok_or_else(Status::no_such_path)
+    async fn v3(
+        &self,
+        version: &GroupVersion,
+        _hash: Option<&str>,
+        _deadline: Instant,
+    ) -> Result<PublishedDocument, Status> {
+        let (json, hash) = self.document(version).ok_or_else(Status::no_such_path)?;
+        Ok(PublishedDocument {
+            hash: hash.clone(),
+            text: json.clone(),
+        })
     }
 
     async fn v2(&self) -> Result<Bytes, Status> {

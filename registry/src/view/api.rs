@@ -102,7 +102,7 @@ impl Api for ViewApi {
     fn openapi(&self) -> Arc<dyn OpenApi> {
         Arc::new(ViewOpenApi {
             services: Arc::clone(&self.services),
-            clusters: self.shape.clusters.keys().cloned().collect(),
+            clusters: self.shape.seniority(),
         })
     }
 

@@ -156,6 +156,12 @@ impl Shape {
         moved.collect()
     }
 
+    /// The names of the clusters, the one registered first before the others.
+    pub(super) fn seniority(&self) -> Vec<String> {
+        let all = by_seniority(&self.clusters).into_iter();
+        all.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The names of the clusters, for messages.
     pub(super) fn cluster_names(&self) -> String {
         let names: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
@@ -171,7 +177,8 @@ impl Shape {
 fn union(clusters: &Clusters) -> Vec<Served> {
     let mut offers: HashMap<&GroupVersionResource, Vec<Offer<'_>>> = HashMap::new();
     let mut order = Order::default();
-    for (cluster, api) in by_seniority(clusters) {
+    for (cluster, member) in by_seniority(clusters) {
+        let Some(api) = &member.api else { continue };
         order.count(&api.discovery);
         let mut preferred = BTreeSet::new();
         for resource in api.discovery.resources() {
@@ -246,7 +253,7 @@ impl<'a> Form<'a> {
 }
 
 /// What most say; of what as many say, what is said first.
-fn most<T: PartialEq>(said: impl IntoIterator<Item = T>) -> Option<T> {
+pub(super) fn most<T: PartialEq>(said: impl IntoIterator<Item = T>) -> Option<T> {
     let mut counts: Vec<(T, usize)> = Vec::new();
     for one in said {
         match counts.iter_mut().find(|(known, _)| *known == one) {
@@ -259,14 +266,12 @@ fn most<T: PartialEq>(said: impl IntoIterator<Item = T>) -> Option<T> {
     most.map(|(one, _)| one)
 }
 
-/// The clusters of which it is known what they serve, the one registered first before the others.
-fn by_seniority(clusters: &Clusters) -> Vec<(&str, &ClusterApi)> {
+/// The clusters, the one registered first before the others.
+fn by_seniority(clusters: &Clusters) -> Vec<(&String, &Member)> {
     let mut all: Vec<_> = clusters.iter().collect();
     // By name already, and stays so among those of the same second.
     all.sort_by_key(|(_, member)| member.registered);
-    all.into_iter()
-        .filter_map(|(name, member)| Some((name.as_str(), &**member.api.as_ref()?)))
-        .collect()
+    all
 }
 
 /// In which order groups, versions and resources are told.

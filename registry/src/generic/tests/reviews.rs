@@ -129,15 +129,15 @@ async fn reviews_are_answered() {
 #[tokio::test]
 async fn documents_are_published_for_what_is_served() {
     let root = Root::start().await;
-    let openapi = root.api.openapi();
-    let index = openapi.index().await.unwrap();
+    let (openapi, deadline) = (root.api.openapi(), tokio::time::Instant::now());
+    let index = openapi.index(deadline).await.unwrap();
     assert!(
         index
             .iter()
             .any(|(version, hash)| version.to_string() == "apps/v1" && hash.len() == 32)
     );
     let (version, _) = &index[0];
-    let document: Value = serde_json::from_slice(&openapi.v3(version).await.unwrap()).unwrap();
+    let document: Value = serde_json::from_slice(&openapi.v3(version, None, deadline).await.unwrap().text).unwrap();
     assert!(document["paths"].as_object().is_some_and(|paths| !paths.is_empty()));
     let discovery = root.api.discovery();
     assert!(

@@ -2,6 +2,7 @@
 //! them.
 
 mod hub_rbac;
+mod openapi;
 mod reads;
 mod scripted_hub;
 mod shape;

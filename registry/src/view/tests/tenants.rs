@@ -410,28 +410,3 @@ async fn events_of_an_object_are_asked_of_its_cluster() {
     assert!(asked.path.ends_with(fields), "{}", asked.path);
     assert!(west.asked().is_empty());
 }
-
-#[tokio::test]
-async fn documents_come_from_a_cluster_that_has_them() {
-    let fixture = with_tenant().await;
-    let _east = ScriptedChild::start(&fixture.children, "east", |_| answer(200, &json!({"paths": {}}))).await;
-    let west = ScriptedChild::start(&fixture.children, "west", |asked| match asked.path.as_str() {
-        "/openapi/v3" => answer(
-            200,
-            &json!({"paths": {
-            "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=AB"}}}),
-        ),
-        _ => answer(
-            200,
-            &json!({"openapi": "3.0.0", "info": {"title": "west", "version": "1"}, "paths": {}}),
-        ),
-    })
-    .await;
-    let documents = fixture.api().openapi();
-    let apps = umbra_apimachinery::gvk::GroupVersion::new("apps", "v1");
-    assert_eq!(documents.index().await.unwrap(), [(apps.clone(), "AB".to_owned())]);
-    let document: Value = serde_json::from_slice(&documents.v3(&apps).await.unwrap()).unwrap();
-    assert_eq!(document["info"]["title"], "west");
-    assert_eq!(west.asked().last().unwrap().path, "/openapi/v3/apis/apps/v1?hash=AB");
-    assert_eq!(documents.v2().await.unwrap_err().code, 404);
-}
