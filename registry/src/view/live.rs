@@ -177,40 +177,26 @@ impl ViewResource {
         objects.into_iter().next().ok_or_else(missing)
     }
 
-    /// The objects of that name in these clusters. A cluster that does not answer is warned of.
+    /// What each of these clusters says of the object of that name.
     pub(super) async fn find_live(
         &self,
         context: &RequestContext,
         namespace: Option<&str>,
         name: &str,
         clusters: Vec<&String>,
-    ) -> Vec<Target> {
+    ) -> Vec<(String, Result<Target, Status>)> {
         let mut asked = Vec::with_capacity(clusters.len());
         for cluster in clusters {
-            let Ok(target) = self.target(cluster, name) else {
-                continue;
-            };
             asked.push(async move {
-                let object = self.get_live(context, namespace, &target).await;
-                (target, object)
+                let target = async {
+                    let target = self.target(cluster, name)?;
+                    let found = Some(self.get_live(context, namespace, &target).await?);
+                    Ok(Target { found, ..target })
+                };
+                (cluster.clone(), target.await)
             });
         }
-        let answers = all(asked).await;
-        let mut found = Vec::new();
-        for (target, object) in answers {
-            match object {
-                Ok(object) => found.push(Target {
-                    found: Some(object),
-                    ..target
-                }),
-                Err(status) if status.is(Reason::NotFound) || status.is(Reason::Forbidden) => {}
-                Err(status) => context.warnings.add(format!(
-                    "cluster \"{}\" has not been looked at: {status}",
-                    target.cluster
-                )),
-            }
-        }
-        found
+        all(asked).await
     }
 
     /// Puts received objects into the form of the view and remembers how they are printed.

@@ -29,7 +29,7 @@ impl ViewResource {
         name: &str,
         options: &GetOptions,
     ) -> Result<Object, Status> {
-        let target = self.resolve(context, namespace, name).await?;
+        let target = self.resolve_to_read(context, namespace, name).await?;
         if let Some(found) = target.found {
             return Ok(found);
         }

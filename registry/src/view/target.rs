@@ -34,11 +34,30 @@ impl Target {
     }
 }
 
+/// What a bare name means.
+#[derive(Debug)]
+struct Found {
+    target: Target,
+    /// The clusters that could not be asked whether they have one of the name, and why not.
+    not_asked: Vec<(String, Status)>,
+}
+
+/// The clusters that could not be asked, and why not.
+fn what_was_not_asked(not_asked: &[(String, Status)]) -> String {
+    let each = not_asked.iter().map(|(cluster, status)| not_looked_at(cluster, status));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+fn not_looked_at(cluster: &str, status: &Status) -> String {
+    format!("cluster \"{cluster}\" has not been looked at: {status}")
+}
+
 impl ViewResource {
-    /// The object that `name` means: a qualified one says it all, a bare one is looked for.
+    /// The object that `name` means, for what is done to it: a qualified one says it all, a bare one is looked for.
     ///
     /// # Errors
-    /// 404 where there is no such cluster or, for a bare name, no such object; 409 where several clusters have it.
+    /// 404 where there is no such cluster or, for a bare name, no such object; 409 where several clusters have it, 503 where
+    /// a cluster that may have it, too, cannot be asked; what kept the clusters from being asked where no other has it.
     pub(super) async fn resolve(
         &self,
         context: &RequestContext,
@@ -47,7 +66,32 @@ impl ViewResource {
     ) -> Result<Target, Status> {
         match QualifiedName::parse(name) {
             Some(qualified) => self.target(qualified.cluster, qualified.name),
-            None => self.find(context, namespace, name).await,
+            None => {
+                let found = self.find(context, namespace, name).await?;
+                self.the_only_one(found)
+            }
+        }
+    }
+
+    /// The object that `name` means, for who only reads it: a cluster that cannot be asked is warned of.
+    ///
+    /// # Errors
+    /// Those of [`Self::resolve`] but for the 503.
+    pub(super) async fn resolve_to_read(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Target, Status> {
+        match QualifiedName::parse(name) {
+            Some(qualified) => self.target(qualified.cluster, qualified.name),
+            None => {
+                let found = self.find(context, namespace, name).await?;
+                for (cluster, status) in &found.not_asked {
+                    context.warnings.add(not_looked_at(cluster, status));
+                }
+                Ok(found.target)
+            }
         }
     }
 
@@ -83,9 +127,8 @@ impl ViewResource {
         })
     }
 
-    /// The one object of that name that the caller may get.
-    async fn find(&self, context: &RequestContext, namespace: Option<&str>, name: &str) -> Result<Target, Status> {
-        let resource = self.group_resource();
+    /// The one object of that name that the caller may get, as far as the clusters can be asked.
+    async fn find(&self, context: &RequestContext, namespace: Option<&str>, name: &str) -> Result<Found, Status> {
         let place = self.rbac_namespace(namespace, name);
         let sight = self
             .sight_of_object(context, self.served.clusters.keys(), place, name)
@@ -97,18 +140,26 @@ impl ViewResource {
         }
         let mut found = self.find_copies(context, namespace, name, &sight).await?;
         let live: Vec<&String> = self.served.live().collect();
-        if !live.is_empty() {
-            found.extend(self.find_live(context, namespace, name, live).await);
+        let mut not_asked = Vec::new();
+        for (cluster, answer) in self.find_live(context, namespace, name, live).await {
+            match answer {
+                Ok(target) => found.push(target),
+                Err(status) if status.is(Reason::NotFound) || status.is(Reason::Forbidden) => {}
+                Err(status) => not_asked.push((cluster, status)),
+            }
         }
         if found.len() > 1 {
             return Err(self.ambiguous(name, &found));
         }
-        if let Some(one) = found.pop() {
-            return Ok(one);
+        if let Some(target) = found.pop() {
+            return Ok(Found { target, not_asked });
+        }
+        if !not_asked.is_empty() {
+            return Err(self.not_found_elsewhere(name, not_asked));
         }
         if allowed {
             self.services.warn_of_unreachable(context, self.served.clusters.keys());
-            return Err(Status::not_found(&resource, name));
+            return Err(Status::not_found(&self.group_resource(), name));
         }
         Err(self.forbidden(context, "get", "", place, name))
     }
@@ -133,6 +184,38 @@ impl ViewResource {
             .filter(has_it)
             .map(|cluster| self.target(cluster, name))
             .collect()
+    }
+
+    /// The object that was found, where no other cluster can have one of its name.
+    ///
+    /// # Errors
+    /// 503 where one can.
+    fn the_only_one(&self, found: Found) -> Result<Target, Status> {
+        let Found { target, not_asked } = found;
+        if not_asked.is_empty() {
+            return Ok(target);
+        }
+        let (resource, qualified) = (self.group_resource(), target.qualified());
+        let message = format!(
+            "{resource} \"{}\" may be in several clusters: cluster \"{}\" has it, and {}; say which one is meant, as in \
+             \"{qualified}\"",
+            target.name,
+            target.cluster,
+            what_was_not_asked(&not_asked),
+        );
+        Err(Status::failure(Reason::ServiceUnavailable, message).about(&resource, &target.name))
+    }
+
+    /// What kept clusters from being asked, where no other has an object of that name: that there is none is not known.
+    fn not_found_elsewhere(&self, name: &str, not_asked: Vec<(String, Status)>) -> Status {
+        let resource = self.group_resource();
+        let message = format!(
+            "{resource} \"{name}\" was not found, but {}",
+            what_was_not_asked(&not_asked)
+        );
+        let first = not_asked.into_iter().next().map(|(_, status)| status);
+        let first = first.expect("somebody was not asked");
+        Status { message, ..first }
     }
 
     /// 409 for a name that several clusters have.

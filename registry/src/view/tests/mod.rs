@@ -2,6 +2,7 @@
 //! them.
 
 mod hub_rbac;
+mod live;
 mod openapi;
 mod reads;
 mod scripted_hub;

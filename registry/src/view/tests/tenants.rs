@@ -1,10 +1,10 @@
 //! Who sees what.
 
 use super::*;
-use crate::scripted_child::{Asked, ScriptedChild, json as answer, silent};
+use crate::scripted_child::{ScriptedChild, json as answer};
 
 /// tina has a Role in the shop of east.
-async fn with_tenant() -> Fixture {
+pub(super) async fn with_tenant() -> Fixture {
     let fixture = Fixture::new().await.with_pods().await;
     grant(
         &fixture.store,
@@ -308,105 +308,4 @@ async fn reviews_answer_for_the_clusters() {
     let named =
         json!({"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "shop", "name": "web-1@west"}});
     assert_eq!(ask("tina", named).await["allowed"], false);
-}
-
-#[tokio::test]
-async fn what_is_asked_live_is_asked_as_the_caller() {
-    let fixture = with_tenant().await;
-    grant(&fixture.store, "east", "tina", "shop", &["secrets"], &["list"], &[]).await;
-    settled(&fixture).await;
-    let east = ScriptedChild::start(&fixture.children, "east", |_| {
-        answer(200, &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
-            "columnDefinitions": [{"name": "Name", "type": "string", "format": "name"}, {"name": "Data", "type": "string"}],
-            "rows": [{"cells": ["key", "1"], "object": {"apiVersion": "v1", "kind": "Secret",
-                "metadata": {"name": "key", "namespace": "shop", "resourceVersion": "17"}}}]}))
-    })
-    .await;
-    let west = ScriptedChild::start(&fixture.children, "west", |_| {
-        let status = Status::forbidden(&GroupResource::parse("secrets"), "", "no");
-        answer(403, &serde_json::to_value(status).unwrap())
-    })
-    .await;
-    let secrets = fixture.resource("secrets");
-    let context = reader("tina");
-    let listed = secrets.list(&context, None, &ListOptions::default()).await.unwrap();
-    assert_eq!(names(&listed), ["shop/key@east"]);
-    assert_eq!(revision(&listed.items[0]), "17");
-    assert!(context.warnings.take().is_empty(), "a refusal is no failure");
-    let columns = secrets.columns(&listed.items);
-    assert_eq!(columns.len(), 3);
-    let cells = secrets.cells(&listed.items[0], &columns, jiff::Timestamp::now());
-    assert_eq!(cells, [json!("east"), json!("key@east"), json!("1")]);
-    let asked = &east.asked()[0];
-    assert!(
-        asked
-            .line()
-            .starts_with("GET /api/v1/namespaces/shop/secrets?includeObject=Object"),
-        "{}",
-        asked.line()
-    );
-    assert_eq!(asked.user(), "tina");
-    assert!(west.asked()[0].line().starts_with("GET /api/v1/secrets?"));
-    assert_eq!(
-        secrets
-            .watch(&context, None, &ListOptions::default())
-            .await
-            .err()
-            .unwrap()
-            .code,
-        405
-    );
-    assert!(!secrets.descriptor().serves("watch"));
-}
-
-/// More clusters than are asked at once, behind one that says nothing.
-#[tokio::test]
-async fn a_child_that_says_nothing_keeps_no_other_out_of_a_live_list() {
-    let fixture = Fixture::new().await;
-    let _silent = silent(&fixture.children, "east").await;
-    let mut others = Vec::new();
-    for number in 0..70 {
-        let cluster = format!("north-{number:02}");
-        register(&fixture.store, &cluster, json!({})).await;
-        let secret = |_: &Asked| {
-            answer(
-                200,
-                &json!({"kind": "SecretList", "items": [{"metadata": {"name": "key"}}]}),
-            )
-        };
-        others.push(ScriptedChild::start(&fixture.children, &cluster, secret).await);
-    }
-    settled(&fixture).await;
-    let context = RequestContext {
-        deadline: Instant::now() + Duration::from_secs(5),
-        ..reader("ann")
-    };
-    let secrets = fixture.resource("secrets");
-    let options = ListOptions::default();
-    let listed = secrets.list(&context, Some("shop"), &options);
-    let listed = tokio::time::timeout_at(context.deadline, listed).await;
-    let listed = listed.expect("there is time left to answer").unwrap();
-    assert_eq!(listed.items.len(), others.len());
-    let warnings = context.warnings.take().join("\n");
-    assert!(warnings.contains("\"east\" has is left out"), "{warnings}");
-}
-
-#[tokio::test]
-async fn events_of_an_object_are_asked_of_its_cluster() {
-    let fixture = with_tenant().await;
-    let empty = |_: &Asked| {
-        answer(
-            200,
-            &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "rows": []}),
-        )
-    };
-    let east = ScriptedChild::start(&fixture.children, "east", empty).await;
-    let west = ScriptedChild::start(&fixture.children, "west", empty).await;
-    let options = with_fields("involvedObject.name=web-1@east,involvedObject.namespace=shop");
-    let secrets = fixture.resource("secrets");
-    secrets.list(&reader("ann"), Some("shop"), &options).await.unwrap();
-    let asked = &east.asked()[0];
-    let fields = "fieldSelector=involvedObject.name%3Dweb-1%2CinvolvedObject.namespace%3Dshop";
-    assert!(asked.path.ends_with(fields), "{}", asked.path);
-    assert!(west.asked().is_empty());
 }

@@ -1,0 +1,188 @@
+//! What is asked of the children when it is asked for.
+
+use super::tenants::{settled, with_tenant};
+use super::writes::write;
+use super::*;
+use crate::scripted_child::{Asked, ScriptedChild, json as answer, silent};
+
+#[tokio::test]
+async fn what_is_asked_live_is_asked_as_the_caller() {
+    let fixture = with_tenant().await;
+    grant(&fixture.store, "east", "tina", "shop", &["secrets"], &["list"], &[]).await;
+    settled(&fixture).await;
+    let east = ScriptedChild::start(&fixture.children, "east", |_| {
+        answer(200, &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1",
+            "columnDefinitions": [{"name": "Name", "type": "string", "format": "name"}, {"name": "Data", "type": "string"}],
+            "rows": [{"cells": ["key", "1"], "object": {"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": "key", "namespace": "shop", "resourceVersion": "17"}}}]}))
+    })
+    .await;
+    let west = ScriptedChild::start(&fixture.children, "west", |_| {
+        let status = Status::forbidden(&GroupResource::parse("secrets"), "", "no");
+        answer(403, &serde_json::to_value(status).unwrap())
+    })
+    .await;
+    let secrets = fixture.resource("secrets");
+    let context = reader("tina");
+    let listed = secrets.list(&context, None, &ListOptions::default()).await.unwrap();
+    assert_eq!(names(&listed), ["shop/key@east"]);
+    assert_eq!(revision(&listed.items[0]), "17");
+    assert!(context.warnings.take().is_empty(), "a refusal is no failure");
+    let columns = secrets.columns(&listed.items);
+    assert_eq!(columns.len(), 3);
+    let cells = secrets.cells(&listed.items[0], &columns, jiff::Timestamp::now());
+    assert_eq!(cells, [json!("east"), json!("key@east"), json!("1")]);
+    let asked = &east.asked()[0];
+    assert!(
+        asked
+            .line()
+            .starts_with("GET /api/v1/namespaces/shop/secrets?includeObject=Object"),
+        "{}",
+        asked.line()
+    );
+    assert_eq!(asked.user(), "tina");
+    assert!(west.asked()[0].line().starts_with("GET /api/v1/secrets?"));
+    assert_eq!(
+        secrets
+            .watch(&context, None, &ListOptions::default())
+            .await
+            .err()
+            .unwrap()
+            .code,
+        405
+    );
+    assert!(!secrets.descriptor().serves("watch"));
+}
+
+/// More clusters than are asked at once, behind one that says nothing.
+#[tokio::test]
+async fn a_child_that_says_nothing_keeps_no_other_out_of_a_live_list() {
+    let fixture = Fixture::new().await;
+    let _silent = silent(&fixture.children, "east").await;
+    let mut others = Vec::new();
+    for number in 0..70 {
+        let cluster = format!("north-{number:02}");
+        register(&fixture.store, &cluster, json!({})).await;
+        let secret = |_: &Asked| {
+            answer(
+                200,
+                &json!({"kind": "SecretList", "items": [{"metadata": {"name": "key"}}]}),
+            )
+        };
+        others.push(ScriptedChild::start(&fixture.children, &cluster, secret).await);
+    }
+    settled(&fixture).await;
+    let context = RequestContext {
+        deadline: Instant::now() + Duration::from_secs(5),
+        ..reader("ann")
+    };
+    let secrets = fixture.resource("secrets");
+    let options = ListOptions::default();
+    let listed = secrets.list(&context, Some("shop"), &options);
+    let listed = tokio::time::timeout_at(context.deadline, listed).await;
+    let listed = listed.expect("there is time left to answer").unwrap();
+    assert_eq!(listed.items.len(), others.len());
+    let warnings = context.warnings.take().join("\n");
+    assert!(warnings.contains("\"east\" has is left out"), "{warnings}");
+}
+
+#[tokio::test]
+async fn events_of_an_object_are_asked_of_its_cluster() {
+    let fixture = with_tenant().await;
+    let empty = |_: &Asked| {
+        answer(
+            200,
+            &json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "rows": []}),
+        )
+    };
+    let east = ScriptedChild::start(&fixture.children, "east", empty).await;
+    let west = ScriptedChild::start(&fixture.children, "west", empty).await;
+    let options = with_fields("involvedObject.name=web-1@east,involvedObject.namespace=shop");
+    let secrets = fixture.resource("secrets");
+    secrets.list(&reader("ann"), Some("shop"), &options).await.unwrap();
+    let asked = &east.asked()[0];
+    let fields = "fieldSelector=involvedObject.name%3Dweb-1%2CinvolvedObject.namespace%3Dshop";
+    assert!(asked.path.ends_with(fields), "{}", asked.path);
+    assert!(west.asked().is_empty());
+}
+
+/// A child with one secret, called `db`.
+async fn with_secret(fixture: &Fixture, cluster: &str) -> ScriptedChild {
+    let secret = |_: &Asked| {
+        answer(
+            200,
+            &json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "db", "namespace": "shop", "resourceVersion": "3"}}),
+        )
+    };
+    ScriptedChild::start(&fixture.children, cluster, secret).await
+}
+
+/// A child without any secrets.
+async fn without_secrets(fixture: &Fixture, cluster: &str) -> ScriptedChild {
+    let none = |_: &Asked| {
+        let status = Status::not_found(&GroupResource::parse("secrets"), "db");
+        answer(404, &serde_json::to_value(status).unwrap())
+    };
+    ScriptedChild::start(&fixture.children, cluster, none).await
+}
+
+async fn get_secret(fixture: &Fixture, context: &RequestContext) -> Result<Object, Status> {
+    let secrets = fixture.resource("secrets");
+    secrets
+        .get(context, Some("shop"), "db", "", &GetOptions::default())
+        .await
+}
+
+/// Nobody knows that an object is not there, as long as a cluster cannot be asked. Nothing reaches west.
+#[tokio::test]
+async fn a_bare_name_is_not_missing_where_a_cluster_cannot_be_asked() {
+    let fixture = Fixture::new().await;
+    let _east = without_secrets(&fixture, "east").await;
+    let failed = get_secret(&fixture, &reader("ann")).await.unwrap_err();
+    assert_eq!(failed.code, 503, "{failed}");
+    assert!(
+        failed.message.contains("\"db\"") && failed.message.contains("\"west\" has not been looked at"),
+        "{failed}"
+    );
+    assert!(!failed.message.contains("\"east\""), "{failed}");
+    let _west = without_secrets(&fixture, "west").await;
+    assert_eq!(get_secret(&fixture, &reader("ann")).await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn who_reads_by_a_bare_name_is_told_which_cluster_has_not_been_looked_at() {
+    let fixture = Fixture::new().await;
+    let _east = with_secret(&fixture, "east").await;
+    let context = reader("ann");
+    assert_eq!(name(&get_secret(&fixture, &context).await.unwrap()), "shop/db@east");
+    let warnings = context.warnings.take().join("\n");
+    assert!(warnings.contains("\"west\" has not been looked at"), "{warnings}");
+}
+
+/// A cluster that cannot be asked may have the object that is meant.
+#[tokio::test]
+async fn what_is_done_by_a_bare_name_is_done_where_only_one_cluster_can_have_it() {
+    let fixture = Fixture::new().await;
+    let east = with_secret(&fixture, "east").await;
+    let secrets = fixture.resource("secrets");
+    let context = reader("ann");
+    let delete = || write(WriteVerb::Delete, "db", "", &Value::Null);
+    let refused = secrets.write(&context, delete()).await.unwrap_err();
+    assert_eq!((refused.code, refused.reason.as_str()), (503, "ServiceUnavailable"));
+    assert!(
+        refused.message.contains("\"db@east\"") && refused.message.contains("\"west\" has not been looked at"),
+        "{refused}"
+    );
+    let options = GetOptions::default();
+    let scale = secrets.get(&context, Some("shop"), "db", "scale", &options).await;
+    assert_eq!(scale.unwrap_err().code, 503);
+    assert!(east.asked().iter().all(|asked| asked.method == "GET"));
+
+    let _west = without_secrets(&fixture, "west").await;
+    secrets.write(&context, delete()).await.unwrap();
+    assert_eq!(
+        east.asked().last().unwrap().line(),
+        "DELETE /api/v1/namespaces/shop/secrets/db"
+    );
+}
