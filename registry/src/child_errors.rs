@@ -4,6 +4,10 @@
 //! to the hub, makes no sense 502. Each names the cluster in `details`, because the person who reads it may be working
 //! with hundreds. What a child itself answers is relayed as it is.
 //!
+//! A view is entered by people who may have no rights at all in a cluster of it. They are told which cluster it is and what kind
+//! of failure, and nothing of how the hub is connected to it: addresses, credentials, who answers there
+//! ([`child_status_in_view`]). Who may enter a cluster root is told the reason.
+//!
 //! `Retry-After` is said where the hub knows that waiting helps, and nowhere else. Clients of Kubernetes take it for an order:
 //! they send *any* request again that was answered with it and 429 or 5xx, writes too, up to ten times, and show nothing of the
 //! reason meanwhile (`client-go/rest/with_retry.go`, `request.go`). So
@@ -115,6 +119,49 @@ pub fn child_status(error: &ChildError) -> Status {
     }
 }
 
+/// The status for an error on the way to a child of a view: what is known of the connection goes to the log.
+#[must_use]
+pub fn child_status_in_view(error: &ChildError) -> Status {
+    let (cluster, kind) = match error {
+        ChildError::Connect { cluster, .. } => (cluster, "cannot be reached"),
+        ChildError::WrongCluster { cluster, .. } => {
+            (cluster, "cannot be reached: another cluster answers at its address")
+        }
+        ChildError::Configuration { cluster, .. } => (cluster, "cannot be reached as it is registered"),
+        ChildError::Credentials { cluster, .. } | ChildError::CredentialsRefused { cluster } => {
+            (cluster, "cannot be asked: the hub has no credentials that work there")
+        }
+        ChildError::Http { cluster, .. } => (cluster, "the request failed on the way"),
+        ChildError::Body { cluster, .. } => (cluster, "the answer broke off"),
+        ChildError::Unreachable { cluster, since, .. } => {
+            tracing::debug!(%error, "a cluster of a view cannot be asked");
+            return unreachable(cluster, &since.to_string(), "");
+        }
+        // They say nothing but what was asked, by whom, or how long and how much it was.
+        ChildError::Status { .. }
+        | ChildError::Identity(_)
+        | ChildError::Method { .. }
+        | ChildError::Path(_)
+        | ChildError::Request(_)
+        | ChildError::NotUpgradable
+        | ChildError::Closed { .. }
+        | ChildError::Busy { .. }
+        | ChildError::Timeout { .. }
+        | ChildError::Protocol { .. }
+        | ChildError::TooLong { .. }
+        | ChildError::Json { .. } => return child_status(error),
+        _ => {
+            tracing::debug!(%error, "a cluster of a view cannot be asked");
+            return Status::internal("a cluster cannot be asked");
+        }
+    };
+    tracing::debug!(%error, "a cluster of a view cannot be asked");
+    Status {
+        message: format!("cluster {cluster}: {kind}; the conditions of its ManagedCluster say more"),
+        ..child_status(error)
+    }
+}
+
 /// What a child answered with an error code: its own Status, or one made of the code and `otherwise`.
 #[must_use]
 pub fn answered(code: StatusCode, body: &[u8], otherwise: &str) -> Status {
@@ -135,12 +182,12 @@ pub fn answered(code: StatusCode, body: &[u8], otherwise: &str) -> Status {
     }
 }
 
-/// The status for a document that is not to be had.
+/// The status for a document of a view that is not to be had.
 #[must_use]
 pub fn document_status(error: &DocumentError) -> Status {
     match error {
         DocumentError::UnknownCluster(cluster) => no_such_cluster(cluster),
-        DocumentError::Child(error) => child_status(error),
+        DocumentError::Child(error) => child_status_in_view(error),
         DocumentError::NotServed { .. } => Status::failure(Reason::NotFound, error.to_string()),
         DocumentError::Malformed { cluster, .. } => {
             about(Status::failure(Reason::BadGateway, error.to_string()), cluster)
@@ -240,6 +287,67 @@ mod tests {
             method: http::Method::TRACE,
         };
         assert_eq!(child_status(&method).code, 405);
+    }
+
+    /// Who may enter a view has perhaps no rights in the cluster.
+    #[test]
+    fn views_tell_nothing_of_the_connections_of_the_hub() {
+        let cluster = || "east".into();
+        let secret = || "10.1.2.3: /etc/token: 6a1f".to_owned();
+        let errors = [
+            (
+                ChildError::Connect {
+                    cluster: cluster(),
+                    server: secret().into(),
+                    reason: secret().into(),
+                    failure: Failure::ConnectionRefused,
+                },
+                503,
+            ),
+            (
+                ChildError::WrongCluster {
+                    cluster: cluster(),
+                    expected: secret().into(),
+                    found: secret().into(),
+                },
+                503,
+            ),
+            (
+                ChildError::Unreachable {
+                    cluster: cluster(),
+                    since: jiff::Timestamp::UNIX_EPOCH,
+                    reason: secret().into(),
+                },
+                503,
+            ),
+            (
+                ChildError::Configuration {
+                    cluster: cluster(),
+                    message: secret(),
+                },
+                502,
+            ),
+            (
+                ChildError::Body {
+                    cluster: cluster(),
+                    source: secret().into(),
+                },
+                502,
+            ),
+        ];
+        for (error, code) in errors {
+            assert!(error.to_string().contains("10.1.2.3"), "{error}");
+            let told = child_status_in_view(&error);
+            assert_eq!(told.code, code, "{told}");
+            let text = String::from_utf8(told.to_json()).unwrap();
+            assert!(text.contains("cluster ") && text.contains("east"), "{text}");
+            assert!(!text.contains("10.1.2.3"), "{text}");
+        }
+        let late = ChildError::Timeout {
+            cluster: cluster(),
+            after: Duration::from_secs(10),
+        };
+        assert_eq!(child_status_in_view(&late), child_status(&late));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use umbra_child::proxy::{self, ProxyOptions};
 use umbra_child::{RequestDeadline, collect, full};
 
 use super::services::ViewServices;
-use crate::child_errors::{answered, child_status, too_late, unusable};
+use crate::child_errors::{answered, child_status_in_view, too_late, unusable};
 use crate::request::RequestContext;
 
 /// The longest answer that is read into memory, in bytes: about 40,000 objects of the size of a pod.
@@ -122,7 +122,7 @@ impl ViewServices {
         };
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
-            .map_err(|error| child_status(&error))?;
+            .map_err(|error| child_status_in_view(&error))?;
         let code = response.status();
         relay_warnings(context, response.headers());
         let body = tokio::time::timeout_at(deadline, collect(response.into_body(), LONGEST_ANSWER)).await;

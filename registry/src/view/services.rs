@@ -208,11 +208,11 @@ impl ViewServices {
     /// What reaches a cluster.
     ///
     /// # Errors
-    /// 503 where there is nothing yet, or cannot be.
+    /// 503 where there is nothing yet, or cannot be. Why not is not for everybody who may enter a view.
     pub(super) fn child(&self, cluster: &str) -> Result<Child, Status> {
         let child = self.children.get(cluster);
         child.ok_or_else(|| match self.unreachable_since(cluster) {
-            Some((since, reason)) => unreachable(cluster, &since, &reason),
+            Some((since, _)) => unreachable(cluster, &since, ""),
             None => not_connected(cluster),
         })
     }
