@@ -11,7 +11,7 @@ use umbra_child::proxy::{self, ProxyOptions};
 use super::exchange::escape;
 use super::resource::ViewResource;
 use super::target::Target;
-use crate::child_errors::{child_status, read_only};
+use crate::child_errors::{child_status_in_view, read_only};
 use crate::request::RequestContext;
 use crate::resource::Body;
 
@@ -39,7 +39,7 @@ impl ViewResource {
         };
         proxy::forward(&child, request, &context.user, &options)
             .await
-            .map_err(|error| self.qualified_status(child_status(&error), &target))
+            .map_err(|error| self.qualified_status(child_status_in_view(&error), &target))
     }
 
     async fn target_of_connection(&self, context: &RequestContext) -> Result<Target, Status> {
