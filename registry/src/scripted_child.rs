@@ -107,6 +107,15 @@ pub(crate) async fn silent(children: &Children, name: &str) -> TcpListener {
     listener
 }
 
+/// Adds a child to `children` at an address where nobody listens, and returns the address.
+pub(crate) async fn refusing(children: &Children, name: &str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    insert(children, name, address).await;
+    address
+}
+
 async fn insert(children: &Children, name: &str, address: SocketAddr) {
     let mut config = ChildConfig::new(name, format!("http://{address}").parse().unwrap());
     config.allow_plaintext = true;

@@ -10,14 +10,13 @@ use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::status::Status;
 use umbra_child::proxy::{self, ProxyOptions};
-use umbra_child::{RequestDeadline, collect, full};
+use umbra_child::{RequestDeadline, full};
 
+use super::budget::{Budget, LONGEST_LIST, LONGEST_OBJECT, Unread};
 use super::services::ViewServices;
 use crate::child_errors::{answered, child_status_in_view, too_late, unusable};
 use crate::request::RequestContext;
 
-/// The longest answer that is read into memory, in bytes: about 40,000 objects of the size of a pod.
-const LONGEST_ANSWER: usize = 256 << 20;
 /// How much of an answer that is no Status is shown.
 const SHOWN: usize = 500;
 
@@ -40,6 +39,21 @@ pub(super) struct Asked {
     /// Empty for none.
     pub(super) content_type: String,
     pub(super) body: Bytes,
+}
+
+/// What bounds a question: when it has to be answered, and what the answer may take of the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    pub(super) until: Instant,
+    pub(super) budget: &'a Budget,
+}
+
+impl Bounds<'_> {
+    /// The same, from now on for so long at most.
+    pub(super) fn and(self, patience: Duration) -> Self {
+        let until = self.until.min(Instant::now() + patience);
+        Self { until, ..self }
+    }
 }
 
 /// A successful answer.
@@ -112,9 +126,32 @@ impl ViewServices {
         asked: Asked,
         patience: Duration,
     ) -> Result<Answer, Status> {
-        let deadline = context.deadline_of_children().min(Instant::now() + patience);
+        // A collection that was deleted is a list.
+        let longest = match asked.method {
+            Method::DELETE => LONGEST_LIST,
+            _ => LONGEST_OBJECT,
+        };
+        let bounds = Bounds {
+            until: context.deadline_of_children(),
+            budget: &Budget::of_one(longest),
+        };
+        self.exchange_within(context, cluster, asked, bounds.and(patience))
+            .await
+    }
+
+    /// The same within these bounds, which several questions may share.
+    ///
+    /// # Errors
+    /// Those of [`Self::exchange`].
+    pub(super) async fn exchange_within(
+        &self,
+        context: &RequestContext,
+        cluster: &str,
+        asked: Asked,
+        bounds: Bounds<'_>,
+    ) -> Result<Answer, Status> {
         let child = self.child(cluster)?;
-        let request = asked.request(context, deadline).map_err(|error| {
+        let request = asked.request(context, bounds.until).map_err(|error| {
             Status::bad_request(format!("the request cannot be sent to cluster {cluster}: {error}"))
         })?;
         let options = ProxyOptions {
@@ -125,11 +162,14 @@ impl ViewServices {
             .map_err(|error| child_status_in_view(&error))?;
         let code = response.status();
         relay_warnings(context, response.headers());
-        let body = tokio::time::timeout_at(deadline, collect(response.into_body(), LONGEST_ANSWER)).await;
-        let body = body
-            .map_err(|_| too_late(cluster))?
-            .map_err(|error| unusable(cluster, format_args!("the answer broke off: {error}")))?
-            .ok_or_else(|| unusable(cluster, "the answer is too long"))?;
+        let body = bounds.budget.collect(cluster, response.into_body());
+        let body = tokio::time::timeout_at(bounds.until, body).await;
+        let body = body.map_err(|_| too_late(cluster))?.map_err(|unread| {
+            if let Unread::BrokenOff(error) = &unread {
+                tracing::debug!(cluster, %error, "an answer broke off");
+            }
+            unusable(cluster, unread)
+        })?;
         if code.is_success() {
             return Ok(Answer { code, body });
         }

@@ -3,37 +3,29 @@
 //! A child that refuses (403) shows nothing; one that cannot be reached is warned of. Objects carry the child's own
 //! revision, lists carry none, and there are no watches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
-use umbra_apimachinery::gvk::GroupVersionKind;
-use umbra_apimachinery::raw::RawMap;
 use umbra_apimachinery::status::{Reason, Status};
-use umbra_apimachinery::table::{ColumnDefinition, ListMetadata, ReceivedTable};
+use umbra_apimachinery::table::ListMetadata;
 use umbra_auth::rbac::Visibility;
 use url::form_urlencoded;
 
-use super::exchange::{Asked, object_path};
+use super::budget::Budget;
+use super::exchange::{Asked, Bounds, object_path};
+use super::fan_out::ask_all;
+use super::received::TABLE;
+pub(super) use super::received::{Received, malformed};
 use super::resource::ViewResource;
 use super::selection::ViewSelection;
 use super::sight::{Authority, Sight, allows_collection};
 use super::target::Target;
-use crate::child_errors::unusable;
 use crate::copies::translate::to_view;
-use crate::request::{ListOptions, RequestContext};
+use crate::request::{ListOptions, RequestContext, ResourceVersionMatch};
 use crate::resource::{Object, ObjectList, Row};
 
-/// Asks for Tables, and takes plain objects and lists.
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 /// How long one child may take; the others have answered long before, and the client waits for all.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests for one list under way at once. Children that do not answer hold theirs until the deadline, or until their circuit
-/// opens; so many of them, at the same time, keep others from being asked.
-const AT_ONCE: usize = 64;
 
 impl ViewResource {
     /// The objects of a namespace, or of all, as the children have them now.
@@ -43,43 +35,86 @@ impl ViewResource {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<ObjectList, Status> {
+        self.refuse_the_past(options)?;
         let selection = ViewSelection::parse(options)?;
         let sight = self.sight_of_hub(context, namespace, &selection).await?;
         let questions = self.questions(context, namespace, &selection, sight.as_ref());
         if questions.is_empty() {
             return Ok(ObjectList::default());
         }
+        let clusters: BTreeSet<&String> = questions.iter().map(|(cluster, _)| cluster).collect();
+        let budget = Budget::of_list(clusters.len());
+        // For all of them: whoever is asked later has no less time kept for what comes after.
+        let until = context.deadline_of_children();
         let mut asked = Vec::with_capacity(questions.len());
         for (cluster, path) in questions {
-            asked.push(async move {
-                let objects = self.ask_for_list(context, &cluster, path).await;
-                (cluster, objects)
-            });
+            let bounds = Bounds { until, budget: &budget };
+            let question = {
+                let cluster = cluster.clone();
+                async move { self.ask_for_list(context, &cluster, path, bounds).await }
+            };
+            asked.push((cluster, question));
         }
-        let answers = all(asked).await;
+        self.put_together(context, namespace, ask_all(asked).await)
+    }
+
+    /// Lists of what is asked live have neither pages nor revisions.
+    ///
+    /// # Errors
+    /// 410 for the rest of a list, which was one of copies when it began, and for a state of the past: clients begin anew.
+    fn refuse_the_past(&self, options: &ListOptions) -> Result<(), Status> {
+        let resource = self.group_resource();
+        if !options.continue_token.is_empty() {
+            return Err(Status::expired(format!(
+                "The provided continue parameter is too old: {resource} are asked of the clusters now, which give no pages. \
+                 Start a new list without the continue parameter."
+            )));
+        }
+        // As in `generic::read`: with a limit, a revision without more is meant exactly.
+        let is_exact = match options.resource_version_match {
+            Some(wanted) => wanted == ResourceVersionMatch::Exact,
+            None => options.limit > 0,
+        };
+        match options.resource_version.filter(|revision| is_exact && *revision > 0) {
+            None => Ok(()),
+            Some(revision) => Err(Status::expired(format!(
+                "The provided resource version is too old: {revision}: {resource} are asked of the clusters, as they are now"
+            ))),
+        }
+    }
+
+    /// One list of all that was answered. Who fails is warned of, unless all do.
+    fn put_together(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        answers: Vec<(String, Result<Vec<Object>, Status>)>,
+    ) -> Result<ObjectList, Status> {
         let mut items = Vec::new();
-        let mut answered = false;
-        let mut failures = Vec::new();
+        let mut answered = BTreeSet::new();
+        let mut failures = BTreeMap::new();
         for (cluster, objects) in answers {
             match objects {
                 Ok(objects) => {
-                    answered = true;
                     items.extend(objects);
+                    answered.insert(cluster);
                 }
-                Err(status) => failures.push((cluster, status)),
+                Err(status) if status.code == Reason::Forbidden.code() => {}
+                Err(status) => {
+                    failures.entry(cluster).or_insert(status);
+                }
             }
         }
-        failures.retain(|(_, status)| status.code != Reason::Forbidden.code());
-        if !answered {
-            return Err(match failures.into_iter().next() {
-                Some((_, status)) => status,
+        if answered.is_empty() {
+            return Err(match failures.into_values().next() {
+                Some(status) => status,
                 None => self.forbidden_by_children(context, "list", "", namespace.unwrap_or_default(), ""),
             });
         }
         for (cluster, status) in failures {
-            context
-                .warnings
-                .add(format!("what cluster \"{cluster}\" has is left out: {status}"));
+            let part = if answered.contains(&cluster) { "some of " } else { "" };
+            let warning = format!("{part}what cluster \"{cluster}\" has is left out: {status}");
+            context.warnings.add(warning);
         }
         Ok(ObjectList {
             metadata: ListMetadata::default(),
@@ -152,11 +187,21 @@ impl ViewResource {
         questions
     }
 
-    async fn ask_for_list(&self, context: &RequestContext, cluster: &str, path: String) -> Result<Vec<Object>, Status> {
+    async fn ask_for_list(
+        &self,
+        context: &RequestContext,
+        cluster: &str,
+        path: String,
+        bounds: Bounds<'_>,
+    ) -> Result<Vec<Object>, Status> {
         let asked = Asked::get(path, TABLE);
-        let answer = self.services.exchange(context, cluster, asked, PATIENCE).await?;
+        let answer = self
+            .services
+            .exchange_within(context, cluster, asked, bounds.and(PATIENCE))
+            .await?;
         let kind = self.served.descriptor.group_version_kind();
         let received = Received::list(&answer.body, &kind).map_err(|error| malformed(cluster, &error))?;
+        drop(answer);
         self.take(cluster, received)
     }
 
@@ -167,10 +212,26 @@ impl ViewResource {
         namespace: Option<&str>,
         target: &Target,
     ) -> Result<Object, Status> {
+        let bounds = Bounds {
+            until: context.deadline_of_children(),
+            budget: &Budget::of_objects(),
+        };
+        self.get_live_within(context, namespace, target, bounds).await
+    }
+
+    async fn get_live_within(
+        &self,
+        context: &RequestContext,
+        namespace: Option<&str>,
+        target: &Target,
+        bounds: Bounds<'_>,
+    ) -> Result<Object, Status> {
         let path = object_path(&self.served.descriptor.resource, namespace, &target.name, "");
         let asked = Asked::get(format!("{path}?includeObject=Object"), TABLE);
-        let answer = self.services.exchange(context, &target.cluster, asked, PATIENCE).await;
-        let answer = answer.map_err(|status| self.qualified_status(status, target))?;
+        let answer = self
+            .services
+            .exchange_within(context, &target.cluster, asked, bounds.and(PATIENCE));
+        let answer = answer.await.map_err(|status| self.qualified_status(status, target))?;
         let received = Received::object(&answer.body).map_err(|error| malformed(&target.cluster, &error))?;
         let objects = self.take(&target.cluster, received)?;
         let missing = || Status::not_found(&self.group_resource(), &target.qualified());
@@ -185,18 +246,22 @@ impl ViewResource {
         name: &str,
         clusters: Vec<&String>,
     ) -> Vec<(String, Result<Target, Status>)> {
+        let budget = Budget::of_objects();
+        let until = context.deadline_of_children();
         let mut asked = Vec::with_capacity(clusters.len());
         for cluster in clusters {
-            asked.push(async move {
-                let target = async {
-                    let target = self.target(cluster, name)?;
-                    let found = Some(self.get_live(context, namespace, &target).await?);
-                    Ok(Target { found, ..target })
-                };
-                (cluster.clone(), target.await)
-            });
+            let bounds = Bounds { until, budget: &budget };
+            let target = async move {
+                let target = self.target(cluster, name)?;
+                let found = self.get_live_within(context, namespace, &target, bounds).await?;
+                Ok(Target {
+                    found: Some(found),
+                    ..target
+                })
+            };
+            asked.push((cluster.clone(), target));
         }
-        all(asked).await
+        ask_all(asked).await
     }
 
     /// Puts received objects into the form of the view and remembers how they are printed.
@@ -222,16 +287,6 @@ impl ViewResource {
     }
 }
 
-/// What comes of all of them, in their order. Whoever is slow keeps nobody from being asked: `buffered` would wait for the first
-/// before it goes on.
-async fn all<F: Future>(asked: Vec<F>) -> Vec<F::Output> {
-    let asked = asked.into_iter().enumerate();
-    let asked = asked.map(async |(position, one)| (position, one.await));
-    let mut answers: Vec<_> = stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
-    answers.sort_unstable_by_key(|(position, _)| *position);
-    answers.into_iter().map(|(_, answer)| answer).collect()
-}
-
 /// The namespaces of which a list may show anything; `None` for all.
 fn namespaces_of(visible: &Visibility, name: Option<&str>) -> Option<BTreeSet<String>> {
     if visible.all_namespaces || name.is_some_and(|name| visible.names.contains(name)) {
@@ -241,113 +296,4 @@ fn namespaces_of(visible: &Visibility, name: Option<&str>) -> Option<BTreeSet<St
     let by_name = by_name.filter(|(_, names)| name.is_some_and(|name| names.contains(name)));
     let namespaces = visible.namespaces.iter().chain(by_name.map(|(namespace, _)| namespace));
     Some(namespaces.cloned().collect())
-}
-
-/// 502 for an answer that makes no sense.
-pub(super) fn malformed(cluster: &str, error: &dyn std::fmt::Display) -> Status {
-    unusable(cluster, format_args!("the answer cannot be read: {error}"))
-}
-
-/// Objects as a child sent them, and how it prints them.
-#[derive(Debug, Default)]
-pub(super) struct Received {
-    pub(super) columns: Vec<ColumnDefinition>,
-    /// Each with one value a column; without any where the child does not print.
-    pub(super) objects: Vec<(Box<RawValue>, Vec<Value>)>,
-}
-
-#[derive(Deserialize)]
-struct KindOnly {
-    #[serde(default)]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct PlainList {
-    #[serde(default)]
-    items: Vec<Box<RawValue>>,
-}
-
-impl Received {
-    /// Reads a Table or a list of objects of `kind`.
-    ///
-    /// # Errors
-    /// Where it is neither.
-    pub(super) fn list(body: &[u8], kind: &GroupVersionKind) -> Result<Self, serde_json::Error> {
-        if let Some(table) = Self::table(body)? {
-            return Ok(table);
-        }
-        let list: PlainList = serde_json::from_slice(body)?;
-        let items = list.items.into_iter().map(|item| (with_type(item, kind), Vec::new()));
-        Ok(Self {
-            columns: Vec::new(),
-            objects: items.collect(),
-        })
-    }
-
-    /// Reads a Table or an object.
-    fn object(body: &[u8]) -> Result<Self, serde_json::Error> {
-        if let Some(table) = Self::table(body)? {
-            return Ok(table);
-        }
-        Ok(Self {
-            columns: Vec::new(),
-            objects: vec![(serde_json::from_slice(body)?, Vec::new())],
-        })
-    }
-
-    fn table(body: &[u8]) -> Result<Option<Self>, serde_json::Error> {
-        if serde_json::from_slice::<KindOnly>(body)?.kind != "Table" {
-            return Ok(None);
-        }
-        let table: ReceivedTable = serde_json::from_slice(body)?;
-        let rows = table.rows.into_iter().filter_map(|row| Some((row.object?, row.cells)));
-        Ok(Some(Self {
-            columns: table.column_definitions,
-            objects: rows.collect(),
-        }))
-    }
-}
-
-/// Lists leave the type out of each item; it is put back, because the items of a view stand alone.
-fn with_type(item: Box<RawValue>, kind: &GroupVersionKind) -> Box<RawValue> {
-    match RawMap::parse(item.get().as_bytes()) {
-        Ok(object) if object.get("kind").is_none() => {
-            let rest = item.get().trim_start().strip_prefix('{').unwrap_or_default();
-            let comma = if rest.trim_start().starts_with('}') { "" } else { "," };
-            let text = format!(
-                "{{\"apiVersion\":{:?},\"kind\":{:?}{comma}{rest}",
-                kind.api_version(),
-                kind.kind
-            );
-            RawValue::from_string(text).unwrap_or(item)
-        }
-        _ => item,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_lists_and_tables_are_read() {
-        let secret = GroupVersionKind::new("", "v1", "Secret");
-        let list = br#"{"kind":"SecretList","apiVersion":"v1","items":[{"metadata":{"name":"a"}},{"kind":"X"},{}]}"#;
-        let received = Received::list(list, &secret).unwrap();
-        let texts: Vec<&str> = received.objects.iter().map(|(json, _)| json.get()).collect();
-        assert_eq!(
-            texts,
-            [
-                r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}"#,
-                r#"{"kind":"X"}"#,
-                r#"{"apiVersion":"v1","kind":"Secret"}"#
-            ]
-        );
-        let table = br#"{"kind":"Table","columnDefinitions":[{"name":"Name","type":"string"}],
-            "rows":[{"cells":["a"],"object":{"kind":"Secret"}}]}"#;
-        let received = Received::list(table, &secret).unwrap();
-        assert_eq!((received.columns.len(), received.objects.len()), (1, 1));
-        assert_eq!(Received::object(br#"{"kind":"Secret"}"#).unwrap().objects.len(), 1);
-    }
 }

@@ -8,7 +8,8 @@
 //!   asks for requests. [`vigil`] ends watches when that changes, and [`memory`] keeps them from going on from before.
 //! * [`selection`] and [`scope`]: what a list or a watch selects among the copies. The meaning of revisions, pages and
 //!   bookmarks is that of every other list and watch ([`crate::generic::read`], [`crate::generic::watch`]).
-//! * [`live`]: what is not copied is asked of the children.
+//! * [`live`]: what is not copied is asked of the children, by [`fan_out`] all at once, of which [`budget`] bounds the memory;
+//!   [`received`] reads what they say.
 //! * [`target`]: which object of which cluster a name means. [`write`] and [`connect`] send requests there.
 //! * [`table`]: how rows are printed.
 //!
@@ -29,15 +30,18 @@
 mod answer;
 pub mod api;
 mod body;
+mod budget;
 mod connect;
 mod delete;
 mod exchange;
+mod fan_out;
 mod judgement;
 mod live;
 mod memory;
 mod openapi;
 pub mod permissions;
 mod read;
+mod received;
 mod resource;
 mod review;
 mod scope;

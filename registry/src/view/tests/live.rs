@@ -3,7 +3,10 @@
 use super::tenants::{settled, with_tenant};
 use super::writes::write;
 use super::*;
-use crate::scripted_child::{Asked, ScriptedChild, json as answer, silent};
+use crate::request::ResourceVersionMatch;
+use crate::scripted_child::{Asked, ScriptedChild, json as answer, refusing, silent};
+use crate::view::budget::{Budget, LONGEST_OBJECT};
+use crate::view::exchange::{Asked as Question, Bounds};
 
 #[tokio::test]
 async fn what_is_asked_live_is_asked_as_the_caller() {
@@ -54,6 +57,185 @@ async fn what_is_asked_live_is_asked_as_the_caller() {
     assert!(!secrets.descriptor().serves("watch"));
 }
 
+/// A tenant of many namespaces in a cluster that says nothing: each of them is a question.
+#[tokio::test]
+async fn a_child_that_says_nothing_is_given_up_for_all_its_namespaces() {
+    let fixture = Fixture::new().await;
+    for number in 0..200 {
+        let namespace = format!("team-{number:03}");
+        grant(&fixture.store, "east", "tina", &namespace, &["secrets"], &["list"], &[]).await;
+    }
+    settled(&fixture).await;
+    let _silent = silent(&fixture.children, "east").await;
+    let west = with_key(&fixture, "west").await;
+    let context = RequestContext {
+        deadline: Instant::now() + Duration::from_secs(3),
+        ..reader("tina")
+    };
+    let secrets = fixture.resource("secrets");
+    let listed = secrets.list(&context, None, &ListOptions::default()).await.unwrap();
+    assert_eq!(listed.items.len(), 1);
+    assert_eq!(west.asked().len(), 1);
+    let warnings = context.warnings.take();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("\"east\" has is left out"), "{warnings:?}");
+}
+
+/// Of one that answers for some namespaces and then no more, what there was is shown, and that it is not all.
+#[tokio::test]
+async fn a_child_that_answers_in_part_is_shown_in_part() {
+    let fixture = Fixture::new().await;
+    for namespace in ["bank", "shop"] {
+        grant(&fixture.store, "east", "tina", namespace, &["secrets"], &["list"], &[]).await;
+    }
+    settled(&fixture).await;
+    let _east = ScriptedChild::start(&fixture.children, "east", |asked| {
+        if asked.path.contains("/bank/") {
+            key_list()
+        } else {
+            answer(
+                503,
+                &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 503,
+                "reason": "ServiceUnavailable", "message": "too tired"}),
+            )
+        }
+    })
+    .await;
+    let context = reader("tina");
+    let secrets = fixture.resource("secrets");
+    let listed = secrets.list(&context, None, &ListOptions::default()).await.unwrap();
+    assert_eq!(listed.items.len(), 1);
+    let warnings = context.warnings.take().join("\n");
+    assert!(
+        warnings.contains("some of what cluster \"east\" has is left out"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("what cluster \"west\" has is left out"), "{warnings}");
+}
+
+fn key_list() -> http::Response<Bytes> {
+    answer(
+        200,
+        &json!({"kind": "SecretList", "items": [{"metadata": {"name": "key"}}]}),
+    )
+}
+
+/// A child that answers every list with one secret, called `key`.
+async fn with_key(fixture: &Fixture, cluster: &str) -> ScriptedChild {
+    ScriptedChild::start(&fixture.children, cluster, |_| key_list()).await
+}
+
+/// A list of what is asked now has no pages, and no past.
+#[tokio::test]
+async fn a_live_list_is_neither_continued_nor_of_the_past() {
+    let fixture = Fixture::new().await;
+    let east = with_key(&fixture, "east").await;
+    let _west = with_key(&fixture, "west").await;
+    let secrets = fixture.resource("secrets");
+    let some = |revision: u64, wanted: Option<ResourceVersionMatch>, limit: u64| ListOptions {
+        resource_version: Some(revision),
+        resource_version_match: wanted,
+        limit,
+        ..ListOptions::default()
+    };
+    let (exact, not_older) = (ResourceVersionMatch::Exact, ResourceVersionMatch::NotOlderThan);
+    let of_copies = ListOptions {
+        limit: 1,
+        continue_token: "eyJ2IjoibWV0YS5rOHMuaW8vdjEifQ".to_owned(),
+        ..ListOptions::default()
+    };
+    for options in [of_copies, some(5, Some(exact), 0), some(5, None, 1)] {
+        let gone = secrets.list(&reader("ann"), None, &options).await.unwrap_err();
+        assert_eq!((gone.code, gone.reason.as_str()), (410, "Expired"), "{options:?}");
+    }
+    assert!(east.asked().is_empty());
+    for options in [some(0, None, 1), some(5, Some(not_older), 1), some(5, None, 0)] {
+        let listed = secrets.list(&reader("ann"), None, &options).await.unwrap();
+        assert_eq!(listed.items.len(), 2, "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_longer_than_any_can_be_is_not_read() {
+    let fixture = Fixture::new().await;
+    let _east = ScriptedChild::start(&fixture.children, "east", |_| {
+        answer(
+            200,
+            &json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "db", "namespace": "shop", "annotations": {"a": "x".repeat(LONGEST_OBJECT)}}}),
+        )
+    })
+    .await;
+    let secrets = fixture.resource("secrets");
+    let options = GetOptions::default();
+    let refused = secrets.get(&reader("ann"), Some("shop"), "db@east", "", &options).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code, 502);
+    assert!(
+        refused.message.contains("east") && refused.message.contains("too long"),
+        "{refused}"
+    );
+}
+
+/// One that says too much costs itself its place, and not the others.
+#[tokio::test]
+async fn answers_of_one_list_share_the_memory() {
+    let fixture = Fixture::new().await;
+    let _east = ScriptedChild::start(&fixture.children, "east", |_| answer(200, &json!("x".repeat(600)))).await;
+    let _west = ScriptedChild::start(&fixture.children, "west", |_| answer(200, &json!("x".repeat(300)))).await;
+    let budget = Budget::new(1_000, 500, "; ask for less");
+    let context = reader("ann");
+    let ask = |cluster: &'static str| {
+        let bounds = Bounds {
+            until: context.deadline,
+            budget: &budget,
+        };
+        let asked = Question::get("/api/v1/secrets".to_owned(), "application/json");
+        let (services, context) = (&fixture.services, &context);
+        async move { services.exchange_within(context, cluster, asked, bounds).await }
+    };
+    for _ in 0..2 {
+        let refused = ask("east").await.unwrap_err();
+        assert_eq!(refused.code, 502);
+        assert!(
+            refused.message.contains("east") && refused.message.contains("ask for less"),
+            "{refused}"
+        );
+    }
+    assert_eq!(ask("west").await.unwrap().body.len(), 302);
+    assert_eq!(ask("west").await.unwrap_err().code, 502);
+}
+
+/// What the hub dials is nobody's business who may enter a view.
+#[tokio::test]
+async fn failures_name_the_cluster_and_nothing_of_its_connection() {
+    let fixture = Fixture::new().await;
+    let address = refusing(&fixture.children, "east").await.to_string();
+    let _west = with_key(&fixture, "west").await;
+    let secrets = fixture.resource("secrets");
+    let context = reader("mallory");
+    secrets.list(&context, None, &ListOptions::default()).await.unwrap();
+    let warnings = context.warnings.take().join("\n");
+    assert!(warnings.contains("cluster east: cannot be reached"), "{warnings}");
+    let options = GetOptions::default();
+    let mut texts = vec![warnings];
+    for name in ["db", "db@east"] {
+        let failed = secrets
+            .get(&context, Some("shop"), name, "", &options)
+            .await
+            .unwrap_err();
+        assert_eq!(failed.code, 503, "{failed}");
+        texts.push(failed.message);
+        texts.extend(context.warnings.take());
+    }
+    assert!(
+        texts
+            .iter()
+            .all(|text| text.contains("east") && !text.contains(&address)),
+        "{texts:?}"
+    );
+}
+
 /// More clusters than are asked at once, behind one that says nothing.
 #[tokio::test]
 async fn a_child_that_says_nothing_keeps_no_other_out_of_a_live_list() {
@@ -63,13 +245,7 @@ async fn a_child_that_says_nothing_keeps_no_other_out_of_a_live_list() {
     for number in 0..70 {
         let cluster = format!("north-{number:02}");
         register(&fixture.store, &cluster, json!({})).await;
-        let secret = |_: &Asked| {
-            answer(
-                200,
-                &json!({"kind": "SecretList", "items": [{"metadata": {"name": "key"}}]}),
-            )
-        };
-        others.push(ScriptedChild::start(&fixture.children, &cluster, secret).await);
+        others.push(with_key(&fixture, &cluster).await);
     }
     settled(&fixture).await;
     let context = RequestContext {
