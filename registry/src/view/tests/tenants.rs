@@ -1,7 +1,6 @@
 //! Who sees what.
 
 use super::*;
-use crate::scripted_child::{ScriptedChild, json as answer};
 
 /// tina has a Role in the shop of east.
 pub(super) async fn with_tenant() -> Fixture {
