@@ -32,7 +32,8 @@ const RESERVE: Duration = Duration::from_secs(1);
 impl RequestContext {
     /// Until when children may answer: earlier than the deadline of the whole request by a twentieth of what is left, or by a
     /// second. A child that does not is named then, and left out where others have answered; at the deadline itself there is
-    /// only time for a 504 that says nothing.
+    /// only time for a 504 that says nothing. Who asks several children, one after another, takes it once for all: each time it
+    /// is a twentieth of what is left then.
     #[must_use]
     pub fn deadline_of_children(&self) -> Instant {
         let left = self.deadline.saturating_duration_since(Instant::now());

@@ -139,7 +139,10 @@ impl Taken<'_> {
             return Err(total);
         }
         held.in_all += bytes;
-        held.of_clusters.insert(self.cluster.to_owned(), of_cluster + bytes);
+        match held.of_clusters.get_mut(self.cluster) {
+            Some(of_cluster) => *of_cluster += bytes,
+            None => drop(held.of_clusters.insert(self.cluster.to_owned(), bytes)),
+        }
         self.bytes += bytes;
         Ok(())
     }

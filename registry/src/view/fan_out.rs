@@ -18,8 +18,8 @@ use umbra_apimachinery::status::{Reason, Status};
 /// Questions under way at once. So many clusters that say nothing, at the same time, keep others from being asked until they
 /// are given up, or their circuits open.
 const AT_ONCE: usize = 64;
-/// Questions to one cluster under way at once, when it answers: a tenant with 200 namespaces there is answered after 50 round
-/// trips, 5 s at 100 ms; kube-apiserver counts each as a request of that user, of which it lets some hundreds in at once.
+/// Questions to one cluster under way at once, when it answers. A tenant of 200 namespaces there has an answer after 50 round
+/// trips, 5 s at 100 ms, and holds a hundredth of the requests that the hub has under way to a child at most.
 const AT_ONCE_EACH: usize = 4;
 
 /// Asks each cluster its questions, and returns what was answered in the order of the questions. Of a cluster that was given up
