@@ -201,7 +201,8 @@ impl Query {
         })
     }
 
-    /// `DeleteOptions` that came as parameters rather than as body; `None` where none did.
+    /// `DeleteOptions` that came as parameters rather than as body (`Convert_url_Values_To_v1_DeleteOptions`); `None` where
+    /// none did. All of them are in it: whoever gets it as a body heeds no parameter any more.
     ///
     /// # Errors
     /// 400.
@@ -213,8 +214,24 @@ impl Query {
         if let Some(policy) = self.get("propagationPolicy") {
             options.insert("propagationPolicy".to_owned(), json!(policy));
         }
-        if let Some(orphan) = self.boolean("orphanDependents") {
-            options.insert("orphanDependents".to_owned(), json!(orphan));
+        for name in ["orphanDependents", "ignoreStoreReadErrorWithClusterBreakingPotential"] {
+            if let Some(wanted) = self.boolean(name) {
+                options.insert(name.to_owned(), json!(wanted));
+            }
+        }
+        let dry_run: Vec<&str> = self.all("dryRun").collect();
+        if !dry_run.is_empty() {
+            options.insert("dryRun".to_owned(), json!(dry_run));
+        }
+        let mut preconditions = Map::new();
+        for name in ["uid", "resourceVersion"] {
+            let value = self.text(name);
+            if !value.is_empty() {
+                preconditions.insert(name.to_owned(), json!(value));
+            }
+        }
+        if !preconditions.is_empty() {
+            options.insert("preconditions".to_owned(), Value::Object(preconditions));
         }
         if options.is_empty() {
             return Ok(None);

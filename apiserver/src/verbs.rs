@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use umbra_apimachinery::discovery::ResourceDescriptor;
 use umbra_apimachinery::status::Status;
@@ -225,7 +226,13 @@ async fn read_write(
         WriteVerb::Patch(_) => (body, media_type),
         WriteVerb::Delete | WriteVerb::DeleteCollection => {
             let body = delete_body(&media_type, body, query)?;
-            options.dry_run |= check_delete_options(&body)?;
+            let says_dry_run = check_delete_options(&body)?;
+            let body = if options.dry_run && !says_dry_run {
+                with_dry_run(&body)?
+            } else {
+                body
+            };
+            options.dry_run |= says_dry_run;
             (body, "application/json".to_owned())
         }
         WriteVerb::Create | WriteVerb::Update => {
@@ -257,6 +264,17 @@ fn delete_body(media_type: &str, body: Bytes, query: &Query) -> Result<Bytes, St
     }
     let options = query.delete_options()?;
     Ok(options.map_or_else(Bytes::new, |options| Bytes::from(options.to_string())))
+}
+
+/// `DeleteOptions` with the dry run that the query asks for.
+///
+/// Deviation: kube-apiserver heeds no parameter where there is a body, so it deletes in spite of `?dryRun=All`. Here a dry
+/// run is one wherever it is asked for, and a child that gets the request, too, has to hear of it.
+fn with_dry_run(body: &[u8]) -> Result<Bytes, Status> {
+    let mut options: Map<String, Value> = serde_json::from_slice(body)
+        .map_err(|error| Status::bad_request(format!("the body is no DeleteOptions: {error}")))?;
+    options.insert("dryRun".to_owned(), json!(["All"]));
+    Ok(Bytes::from(Value::Object(options).to_string()))
 }
 
 fn answer_write(

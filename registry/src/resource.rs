@@ -123,7 +123,8 @@ pub struct WriteRequest {
     pub name: String,
     /// The subresource of the path, or empty.
     pub subresource: String,
-    /// The body: an object, a patch, `DeleteOptions`, or nothing.
+    /// The body: an object, a patch, `DeleteOptions`, or nothing. `DeleteOptions` say of a dry run that it is one, even if the
+    /// query does: a child that gets both heeds the body alone.
     pub body: Bytes,
     /// The media type of the body, as sent.
     pub content_type: String,

@@ -101,9 +101,26 @@ fn delete_options_are_checked() {
         422
     );
     assert_eq!(check_delete_options(b"[").unwrap_err().code, 400);
-    let body = Query::parse("gracePeriodSeconds=0&propagationPolicy=Orphan")
-        .delete_options()
-        .unwrap()
-        .unwrap();
-    assert_eq!(body["gracePeriodSeconds"], 0);
+}
+
+#[test]
+fn parameters_of_a_delete_are_its_options() {
+    let options = |query: &str| Query::parse(query).delete_options().unwrap();
+    assert_eq!(options("fieldManager=me&timeout=5s"), None);
+    assert_eq!(
+        options("gracePeriodSeconds=0&propagationPolicy=Orphan&dryRun=All&uid=u-1&resourceVersion=7"),
+        Some(json!({
+            "kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "propagationPolicy": "Orphan",
+            "dryRun": ["All"], "preconditions": {"uid": "u-1", "resourceVersion": "7"},
+        }))
+    );
+    assert_eq!(
+        options("orphanDependents=false&ignoreStoreReadErrorWithClusterBreakingPotential=true&uid="),
+        Some(json!({
+            "kind": "DeleteOptions", "apiVersion": "v1", "orphanDependents": false,
+            "ignoreStoreReadErrorWithClusterBreakingPotential": true,
+        }))
+    );
+    let no_number = Query::parse("gracePeriodSeconds=soon").delete_options();
+    assert_eq!(no_number.unwrap_err().code, 400);
 }

@@ -196,6 +196,36 @@ async fn deletes_take_options_from_body_or_query() {
     );
 }
 
+/// What is passed on to a child is read there by its body alone.
+#[tokio::test]
+async fn a_dry_run_of_a_delete_is_in_its_body() {
+    let hub = FakeHub::new(0, 0);
+    let server = hub.server();
+    let object = format!("{PODS}/a");
+    for path in [object.as_str(), PODS] {
+        for (query, body) in [
+            ("dryRun=All", ""),
+            ("dryRun=All&propagationPolicy=Foreground", ""),
+            ("dryRun=All&gracePeriodSeconds=0", ""),
+            ("dryRun=All", r#"{"gracePeriodSeconds":0}"#),
+            ("dryRun=All", r#"{"dryRun":[]}"#),
+            ("dryRun=All", r#"{"dryRun":null}"#),
+            ("", r#"{"dryRun":["All"]}"#),
+        ] {
+            let answer = send(&server, request("DELETE", &format!("{path}?{query}"), &[], body)).await;
+            assert_eq!(answer.code, 200, "{path} {query} {body}");
+            let written = hub.written.lock().take().unwrap();
+            assert!(written.options.dry_run, "{path} {query} {body}");
+            let options: Value = serde_json::from_slice(&written.body).unwrap();
+            assert_eq!(options["dryRun"], json!(["All"]), "{path} {query} {body}");
+        }
+    }
+    send(&server, request("DELETE", &format!("{object}?timeout=5s"), &[], "")).await;
+    assert!(hub.written.lock().take().unwrap().body.is_empty());
+    let unknown = send(&server, request("DELETE", &format!("{object}?dryRun=Some"), &[], "{}")).await;
+    assert_eq!(unknown.code, 422);
+}
+
 #[tokio::test]
 async fn reviews_are_answered_without_a_resource() {
     let server = FakeHub::new(0, 0).server();

@@ -224,6 +224,54 @@ async fn the_answer_to_a_delete_waits_for_the_end() {
 }
 
 #[tokio::test]
+async fn a_dry_run_of_a_delete_is_one_in_the_child_too() {
+    let fixture = Fixture::new().await.with_pods().await;
+    let west = ScriptedChild::start(&fixture.children, "west", |asked| {
+        let object = pod("shop", "db", "7");
+        let is_object = asked.path.contains("/db");
+        answer(
+            200,
+            &if is_object {
+                object
+            } else {
+                json!({"kind": "PodList", "items": [object]})
+            },
+        )
+    })
+    .await;
+    let present = revision(&get(&fixture, "ann", "shop", "db@west").await.unwrap());
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"], "gracePeriodSeconds": 0,
+        "preconditions": {"uid": "uid-db", "resourceVersion": present}});
+    let dry = |request: WriteRequest| WriteRequest {
+        options: WriteOptions {
+            dry_run: true,
+            ..WriteOptions::default()
+        },
+        query: "dryRun=All&gracePeriodSeconds=0".to_owned(),
+        ..request
+    };
+    let pods = fixture.resource("pods");
+    let one = dry(write(WriteVerb::Delete, "db@west", "", &options));
+    assert_eq!(
+        name(&object(pods.write(&reader("ann"), one).await.unwrap())),
+        "shop/db@west"
+    );
+    let all = WriteRequest {
+        list_options: labelled("umbra.dev/cluster=west"),
+        ..dry(write(WriteVerb::DeleteCollection, "", "", &json!({"dryRun": ["All"]})))
+    };
+    let deleted = pods.write(&reader("ann"), all).await.unwrap();
+    assert!(matches!(deleted, WriteOutcome::Collection(list) if names(&list) == ["shop/db@west"]));
+    let asked = west.asked();
+    assert_eq!(asked.len(), 2);
+    assert!(asked.iter().all(|one| one.json()["dryRun"] == json!(["All"])));
+    assert_eq!(
+        asked[0].json()["preconditions"],
+        json!({"uid": "uid-db", "resourceVersion": "7"})
+    );
+}
+
+#[tokio::test]
 async fn what_the_child_refuses_is_relayed_under_the_name_of_the_view() {
     let fixture = Fixture::new().await.with_pods().await;
     let _west = ScriptedChild::start(&fixture.children, "west", |asked| {
