@@ -25,6 +25,14 @@ pub(super) enum BodyError {
     /// The name is to be changed.
     #[error("metadata.name cannot be changed")]
     NameChanged,
+    /// A JSON patch takes what only the view or only the child knows from somewhere else in the object.
+    #[error("{path} cannot be taken from {from:?} in a view; give its value")]
+    Taken {
+        /// Where to.
+        path: String,
+        /// Where from.
+        from: String,
+    },
     /// The revision is not that of the present copy.
     #[error("the object has been modified; please apply your changes to the latest version and try again")]
     Modified,
@@ -45,75 +53,60 @@ impl BodyTranslator<'_> {
         if let Some((qualified, bare)) = own_name.map(|name| (name.to_string(), name.name.to_owned())) {
             unqualify_repetitions(body, &qualified, &bare);
         }
-        let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
-            return Ok(());
-        };
-        if let Some(name) = metadata.get("name").and_then(Value::as_str) {
-            let name = self.child_name(name)?;
-            metadata.insert("name".to_owned(), name.into());
+        match body.get_mut("metadata") {
+            Some(metadata) => self.metadata(metadata),
+            None => Ok(()),
         }
-        if let Some(revision) = metadata.get("resourceVersion").and_then(Value::as_str)
-            && !revision.is_empty()
-            && revision != "0"
-        {
-            let revision = (self.child_revision)(revision).ok_or(BodyError::Modified)?;
-            metadata.insert("resourceVersion".to_owned(), revision.into());
+    }
+
+    /// The metadata of an object.
+    pub(super) fn metadata(&self, metadata: &mut Value) -> Result<(), BodyError> {
+        if let Some(Value::String(name)) = metadata.get_mut("name") {
+            *name = self.child_name(name)?;
         }
-        for owner in metadata
-            .get_mut("ownerReferences")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            if let Some(name) = owner["name"].as_str() {
-                owner["name"] = json!(self.child_name(name)?);
-            }
+        if let Some(revision) = metadata.get_mut("resourceVersion") {
+            self.revision(revision)?;
         }
-        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
-            match labels.remove(CLUSTER_LABEL) {
-                Some(Value::String(named)) if named != self.cluster => {
-                    return Err(self.other_cluster("metadata.labels", &named));
-                }
-                Some(Value::Null) => return Err(BodyError::LabelChanged),
-                _ => {}
-            }
+        if let Some(owners) = metadata.get_mut("ownerReferences") {
+            self.owners(owners)?;
+        }
+        if let Some(labels) = metadata.get_mut("labels") {
+            self.labels(labels)?;
         }
         Ok(())
     }
 
-    /// The operations of a JSON patch. A `test` of what the view adds is answered here; what is left is the child's.
-    pub(super) fn json_patch(&self, operations: &mut Vec<Value>) -> Result<(), BodyError> {
-        let label = format!("/metadata/labels/{}", CLUSTER_LABEL.replace('/', "~1"));
-        let mut kept = Vec::with_capacity(operations.len());
-        for mut operation in operations.drain(..) {
-            let is_test = operation["op"] == "test";
-            let value = operation["value"].as_str().unwrap_or_default().to_owned();
-            match operation["path"].as_str().unwrap_or_default() {
-                "/metadata/name" if is_test => operation["value"] = json!(self.child_name(&value)?),
-                "/metadata/name" if self.child_name(&value).is_ok() => {
-                    operation["value"] = json!(self.child_name(&value)?);
-                }
-                "/metadata/name" => return Err(BodyError::NameChanged),
-                "/metadata/resourceVersion" if !value.is_empty() => {
-                    operation["value"] = json!((self.child_revision)(&value).ok_or(BodyError::Modified)?);
-                }
-                path if path == label => {
-                    if value != self.cluster {
-                        return Err(BodyError::LabelChanged);
-                    }
-                    continue;
-                }
-                "/metadata/labels" => {
-                    if let Some(labels) = operation["value"].as_object_mut() {
-                        labels.remove(CLUSTER_LABEL);
-                    }
-                }
-                _ => {}
-            }
-            kept.push(operation);
+    /// A revision that the object is to be at. None, or 0, is any.
+    pub(super) fn revision(&self, revision: &mut Value) -> Result<(), BodyError> {
+        if let Some(text) = revision.as_str().filter(|text| !matches!(*text, "" | "0")) {
+            *revision = (self.child_revision)(text).ok_or(BodyError::Modified)?.into();
         }
-        *operations = kept;
         Ok(())
+    }
+
+    /// References to owners. The child's garbage collector looks for them by name, and deletes what has none.
+    pub(super) fn owners(&self, owners: &mut Value) -> Result<(), BodyError> {
+        let owners = owners.as_array_mut().into_iter().flatten();
+        owners
+            .filter_map(|owner| owner.get_mut("name"))
+            .try_for_each(|name| self.owner_name(name))
+    }
+
+    /// The name of an owner.
+    pub(super) fn owner_name(&self, name: &mut Value) -> Result<(), BodyError> {
+        if let Value::String(name) = name {
+            *name = self.bare_name("metadata.ownerReferences", name)?;
+        }
+        Ok(())
+    }
+
+    /// The labels of an object.
+    pub(super) fn labels(&self, labels: &mut Value) -> Result<(), BodyError> {
+        match labels.as_object_mut().and_then(|labels| labels.remove(CLUSTER_LABEL)) {
+            Some(Value::String(named)) if named != self.cluster => Err(self.other_cluster("metadata.labels", &named)),
+            Some(Value::Null) => Err(BodyError::LabelChanged),
+            _ => Ok(()),
+        }
     }
 
     /// The preconditions of `DeleteOptions`.
@@ -129,9 +122,13 @@ impl BodyTranslator<'_> {
 
     /// The name in the child.
     pub(super) fn child_name(&self, name: &str) -> Result<String, BodyError> {
+        self.bare_name("metadata.name", name)
+    }
+
+    fn bare_name(&self, field: &'static str, name: &str) -> Result<String, BodyError> {
         match QualifiedName::parse(name) {
             Some(qualified) if qualified.cluster == self.cluster => Ok(qualified.name.to_owned()),
-            Some(qualified) => Err(self.other_cluster("metadata.name", qualified.cluster)),
+            Some(qualified) => Err(self.other_cluster(field, qualified.cluster)),
             None => Ok(name.to_owned()),
         }
     }
@@ -261,30 +258,6 @@ mod tests {
         let label = |value: Value| object(json!({"metadata": {"labels": {"umbra.dev/cluster": value}}}));
         assert!(matches!(label(json!("west")), Err(BodyError::OtherCluster { .. })));
         assert_eq!(label(Value::Null), Err(BodyError::LabelChanged));
-    }
-
-    #[test]
-    fn json_patches_become_the_childs() {
-        let mut operations = vec![
-            json!({"op": "test", "path": "/metadata/resourceVersion", "value": "99"}),
-            json!({"op": "test", "path": "/metadata/name", "value": "web@east"}),
-            json!({"op": "test", "path": "/metadata/labels/umbra.dev~1cluster", "value": "east"}),
-            json!({"op": "replace", "path": "/spec/replicas", "value": 3}),
-        ];
-        translator(&revision).json_patch(&mut operations).unwrap();
-        assert_eq!(
-            operations,
-            [
-                json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}),
-                json!({"op": "test", "path": "/metadata/name", "value": "web"}),
-                json!({"op": "replace", "path": "/spec/replicas", "value": 3}),
-            ]
-        );
-        let mut moved = vec![json!({"op": "remove", "path": "/metadata/labels/umbra.dev~1cluster"})];
-        assert_eq!(
-            translator(&revision).json_patch(&mut moved),
-            Err(BodyError::LabelChanged)
-        );
     }
 
     #[test]

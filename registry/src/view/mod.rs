@@ -35,6 +35,7 @@ mod connect;
 mod delete;
 mod exchange;
 mod fan_out;
+mod json_patch;
 mod judgement;
 mod live;
 mod memory;

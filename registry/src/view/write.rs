@@ -216,7 +216,9 @@ impl ViewResource {
         };
         match error {
             BodyError::Modified => Status::modified(&resource, &name),
-            BodyError::OtherCluster { .. } => Status::bad_request(error.to_string()).about(&resource, &name),
+            BodyError::OtherCluster { .. } | BodyError::Taken { .. } => {
+                Status::bad_request(error.to_string()).about(&resource, &name)
+            }
             BodyError::LabelChanged => invalid("metadata.labels"),
             BodyError::NameChanged => invalid("metadata.name"),
         }

@@ -4,6 +4,7 @@
 mod hub_rbac;
 mod live;
 mod openapi;
+mod patches;
 mod reads;
 mod scripted_hub;
 mod shape;
