@@ -1,6 +1,7 @@
 //! Views over a real store in memory and scripted children on loopback. Copies are written as the copy controller writes
 //! them.
 
+mod connections;
 mod hub_rbac;
 mod live;
 mod openapi;
