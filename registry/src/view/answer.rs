@@ -1,7 +1,7 @@
 //! What a child answers to a write, or for a subresource, in the form of the view.
 //!
 //! An answer carries a revision with which the client can go on. Where the object is copied that is the hub's revision of
-//! its copy, so the answer waits for the copy, for a while; without it, an older revision is given, with which a write
+//! its copy, so the answer waits for the copy, for a while that leaves time to answer; without it, an older revision is given, with which a write
 //! that insists on it fails as one that came too late.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
+use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupVersionKind;
 use umbra_apimachinery::metadata::ObjectAccess;
 use umbra_apimachinery::names::QualifiedName;
@@ -25,7 +26,7 @@ use crate::copies::translate::to_view;
 use crate::request::RequestContext;
 use crate::resource::{Object, WriteOutcome};
 
-/// How long the answer to a write waits for the copy.
+/// How long the answer to a write waits for the copy, at most.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// How long a child may take for a subresource: what kube-apiserver gives requests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -59,7 +60,8 @@ impl ViewResource {
         let asked = Asked::get(path, "application/json");
         let answer = self.services.exchange(context, &target.cluster, asked, PATIENCE).await;
         let answer = answer.map_err(|status| self.qualified_status(status, &target))?;
-        self.object(namespace, &target, &answer.body, Awaits::Object).await
+        self.object(context, namespace, &target, &answer.body, Awaits::Object)
+            .await
     }
 
     /// What came of a write.
@@ -68,6 +70,7 @@ impl ViewResource {
     /// 502 for an answer that makes no sense.
     pub(super) async fn outcome(
         &self,
+        context: &RequestContext,
         namespace: Option<&str>,
         target: &Target,
         answer: &Answer,
@@ -80,11 +83,11 @@ impl ViewResource {
             if awaits == Awaits::End && target.is_copied() {
                 let key = self.key(&target.cluster, namespace, &target.name);
                 let uid = status.details.as_ref().map_or("", |details| &details.uid);
-                self.copy_revision(&key, "", uid, awaits).await;
+                self.copy_revision(context, &key, ("", uid), awaits).await;
             }
             return Ok(WriteOutcome::Status(Box::new(self.qualified_status(status, target))));
         }
-        let object = self.object(namespace, target, &answer.body, awaits).await?;
+        let object = self.object(context, namespace, target, &answer.body, awaits).await?;
         Ok(match answer.code {
             StatusCode::CREATED => WriteOutcome::Created(object),
             StatusCode::ACCEPTED => WriteOutcome::Accepted(object),
@@ -95,6 +98,7 @@ impl ViewResource {
     /// An object that a child answered with: one of this resource, or one of a subresource.
     pub(super) async fn object(
         &self,
+        context: &RequestContext,
         namespace: Option<&str>,
         target: &Target,
         json: &Bytes,
@@ -102,13 +106,19 @@ impl ViewResource {
     ) -> Result<Object, Status> {
         let kind = kind_of(json).map_err(|error| malformed(&target.cluster, &error))?;
         if kind == self.served.descriptor.group_version_kind() {
-            self.own_object(target, json, awaits).await
+            self.own_object(context, target, json, awaits).await
         } else {
-            self.other_object(namespace, target, json, awaits).await
+            self.other_object(context, namespace, target, json, awaits).await
         }
     }
 
-    async fn own_object(&self, target: &Target, json: &Bytes, awaits: Awaits) -> Result<Object, Status> {
+    async fn own_object(
+        &self,
+        context: &RequestContext,
+        target: &Target,
+        json: &Bytes,
+        awaits: Awaits,
+    ) -> Result<Object, Status> {
         let resource = self.group_resource();
         let translated =
             to_view(json, &target.cluster, &resource, None).map_err(|error| malformed(&target.cluster, &error))?;
@@ -120,7 +130,8 @@ impl ViewResource {
         }
         let namespace = Some(translated.namespace.as_str());
         let key = self.key(&target.cluster, namespace, &translated.name);
-        let revision = match self.copy_revision(&key, child_revision, &header.uid, awaits).await {
+        let answered = (child_revision, header.uid.as_str());
+        let revision = match self.copy_revision(context, &key, answered, awaits).await {
             CopyRevision::Reached(object) => return Ok(object),
             CopyRevision::Behind(revision) => revision,
         };
@@ -130,6 +141,7 @@ impl ViewResource {
     /// Objects of subresources (`Scale`, `TokenRequest`) have the name of the object they belong to, or none.
     async fn other_object(
         &self,
+        context: &RequestContext,
         namespace: Option<&str>,
         target: &Target,
         json: &Bytes,
@@ -147,7 +159,7 @@ impl ViewResource {
             .to_owned();
         if target.is_copied() && !revision.is_empty() {
             let key = self.key(&target.cluster, namespace, &target.name);
-            let revision = match self.copy_revision(&key, &revision, "", awaits).await {
+            let revision = match self.copy_revision(context, &key, (&revision, ""), awaits).await {
                 CopyRevision::Reached(copy) => {
                     let copy: Value = serde_json::from_slice(&copy.json).unwrap_or_default();
                     copy.resource_version().to_owned()
@@ -159,11 +171,18 @@ impl ViewResource {
         Ok(Object::new(object.to_string().into()))
     }
 
-    /// The copy, once it is as new as the child's revision; without it, the revision that there is.
-    async fn copy_revision(&self, key: &str, child_revision: &str, uid: &str, awaits: Awaits) -> CopyRevision {
+    /// The copy, once it is as new as what was answered (the child's revision, and the UID where it is known); without it, the
+    /// revision that there is.
+    async fn copy_revision(
+        &self,
+        context: &RequestContext,
+        key: &str,
+        (child_revision, uid): (&str, &str),
+        awaits: Awaits,
+    ) -> CopyRevision {
         let patience = match awaits {
             Awaits::Nothing => Duration::ZERO,
-            Awaits::Object | Awaits::ObjectOrEnd | Awaits::End => CATCH_UP,
+            Awaits::Object | Awaits::ObjectOrEnd | Awaits::End => patience_with_copies(context),
         };
         let is_new = |copy: &CachedObject<CopyExtra>| is_as_new(&copy.extra.child_revision, child_revision);
         let is_another = |copy: &CachedObject<CopyExtra>| !uid.is_empty() && *copy.extra.uid != *uid;
@@ -197,6 +216,13 @@ impl ViewResource {
         }
         status
     }
+}
+
+/// How long an answer may wait for copies: [`CATCH_UP`], and no more than half of the time that is left. What was to be done is
+/// done: who is told that it is not, for want of time, does it again.
+pub(super) fn patience_with_copies(context: &RequestContext) -> Duration {
+    let left = context.deadline.saturating_duration_since(Instant::now());
+    CATCH_UP.min(left / 2)
 }
 
 /// How a copy stands to the revision of an answer.

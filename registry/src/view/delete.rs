@@ -133,7 +133,7 @@ impl ViewResource {
         for (json, _) in received.objects {
             let json = bytes::Bytes::from(json.get().to_owned());
             self.await_deletion(namespace, target, &json, waits_until).await;
-            objects.push(self.object(namespace, target, &json, Awaits::Nothing).await?);
+            objects.push(self.object(context, namespace, target, &json, Awaits::Nothing).await?);
         }
         Ok(objects)
     }

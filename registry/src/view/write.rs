@@ -68,7 +68,7 @@ impl ViewResource {
             WriteVerb::Delete => Awaits::End,
             _ => Awaits::Object,
         };
-        self.outcome(namespace, &target, &answer, awaits).await
+        self.outcome(context, namespace, &target, &answer, awaits).await
     }
 
     /// Where the hub decides, makes sure that it allows the write. The child decides after it.

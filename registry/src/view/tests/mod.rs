@@ -2,6 +2,7 @@
 //! them.
 
 mod connections;
+mod delete;
 mod hub_rbac;
 mod live;
 mod openapi;
