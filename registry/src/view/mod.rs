@@ -10,7 +10,8 @@
 //!   bookmarks is that of every other list and watch ([`crate::generic::read`], [`crate::generic::watch`]).
 //! * [`live`]: what is not copied is asked of the children, by [`fan_out`] all at once, of which [`budget`] bounds the memory;
 //!   [`received`] reads what they say.
-//! * [`target`]: which object of which cluster a name means. [`write`] and [`connect`] send requests there.
+//! * [`target`]: which object of which cluster a name means. [`write`] and [`connect`] send requests there; [`delete`] sends those
+//!   for collections to all clusters, and [`incomplete`] tells where that failed.
 //! * [`table`]: how rows are printed.
 //!
 //! Rules beside those of the design:
@@ -35,6 +36,7 @@ mod connect;
 mod delete;
 mod exchange;
 mod fan_out;
+mod incomplete;
 mod json_patch;
 mod judgement;
 mod live;

@@ -299,7 +299,7 @@ fn with_query(path: String, query: &str) -> String {
 }
 
 /// Whether an object may be gone as soon as its last finalizer is.
-fn is_being_deleted(json: &[u8]) -> bool {
+pub(super) fn is_being_deleted(json: &[u8]) -> bool {
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
     struct Partial {
