@@ -1,8 +1,8 @@
 //! What a child answers to a write, or for a subresource, in the form of the view.
 //!
 //! An answer carries a revision with which the client can go on. Where the object is copied that is the hub's revision of
-//! its copy, so the answer waits for the copy, for a while that leaves time to answer; without it, an older revision is given, with which a write
-//! that insists on it fails as one that came too late.
+//! its copy, so the answer waits for the copy, for a while that leaves time to answer; without it, an older revision is given,
+//! with which a write that insists on it fails as one that came too late.
 
 use std::sync::Arc;
 use std::time::Duration;

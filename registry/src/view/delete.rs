@@ -76,6 +76,7 @@ impl ViewResource {
         let selection = ViewSelection::parse(&request.list_options)?;
         let name = selection.name().unwrap_or_default();
         self.demand(context, "deletecollection", "", namespace, name).await?;
+        self.warn_of_left_out(context, |cluster| selection.admits(cluster));
         let places = self.places(context, namespace, &selection).await?;
         if places.is_empty() {
             return Ok(WriteOutcome::Collection(ObjectList::default()));
@@ -181,12 +182,12 @@ impl ViewResource {
         if let Some(cluster) = clusters.find(|cluster| self.services.is_read_only(cluster)) {
             return Err(read_only(cluster));
         }
-        self.warn_of_left_out(context, &left_out, extent).await;
+        self.warn_of_forbidden(context, &left_out, extent).await;
         Ok(places)
     }
 
     /// Warns of clusters that show the caller what it may not delete.
-    async fn warn_of_left_out(&self, context: &RequestContext, left_out: &[&String], extent: Extent<'_>) {
+    async fn warn_of_forbidden(&self, context: &RequestContext, left_out: &[&String], extent: Extent<'_>) {
         // What cannot be judged is not seen either.
         let seen = self.sight(context, left_out, "list", extent).await.unwrap_or_default();
         let seen = seen.0.iter().filter(|(_, visible)| allows_collection(visible, extent));

@@ -44,7 +44,7 @@ impl ViewResource {
     }
 
     /// Warns of the clusters asked about that have something else under the name of the resource.
-    fn warn_of_left_out(&self, context: &RequestContext, asked: impl Fn(&str) -> bool) {
+    pub(super) fn warn_of_left_out(&self, context: &RequestContext, asked: impl Fn(&str) -> bool) {
         for cluster in self.served.left_out.iter().filter(|cluster| asked(cluster)) {
             context.warnings.add(format!(
                 "{} of cluster \"{cluster}\" are left out: there they are of another kind or scope",
