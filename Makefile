@@ -126,7 +126,7 @@ show-children: build kube ## show every item of reaching the children: what, fig
 		$(TARGET)/release/umbra-bench children --json $(RESULTS)/children.json $(BENCH_ARGS) 2>&1 \
 		| tee $(RESULTS)/children-bench.log || echo 'The benchmark failed; see $(RESULTS)/children-bench.log'
 	SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --lib --profile $(PROFILE) \
-		-- attacks:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: body:: \
+		-- attacks:: protocol:: path:: proxy:: identity:: tunnel:: connection:: transport:: pool:: manager:: cluster:: version:: body:: \
 		>> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
 	$(E2E_ENVIRONMENT) $(CHILDREN_LONG) SHOW_RESULTS=$(RESULTS)/children.tsv $(CARGO) test --locked --workspace --test e2e --profile $(PROFILE) \
 		-- proxying:: tunnel:: join:: repertoire:: specs:: >> $(RESULTS)/children.log 2>&1 || echo 'Some tests failed; see $(RESULTS)/children.log'
