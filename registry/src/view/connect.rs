@@ -55,13 +55,19 @@ impl ViewResource {
     /// What the connection is to, and how the path of the child says it.
     async fn target_of_connection(&self, context: &RequestContext) -> Result<(Target, String), Status> {
         let info = &context.info;
-        let proxied = ProxyName::parse(&info.name).filter(|_| info.subresource == "proxy");
-        let name = proxied.map_or(info.name.as_str(), |proxied| proxied.name);
-        let target = self.resolve(context, info.namespace(), name).await?;
-        let name = match proxied {
-            Some(proxied) => proxied.of(&target.name),
-            None => target.name.clone(),
+        // The last `@` splits, whether the port is before it or after: `web:80@east`, `web@east:80`.
+        let qualified = QualifiedName::parse(&info.name).filter(|named| !named.cluster.contains(':'));
+        let text = qualified.map_or(info.name.as_str(), |named| named.name);
+        let Some(proxied) = ProxyName::parse(text).filter(|_| info.subresource == "proxy") else {
+            let target = self.resolve(context, info.namespace(), &info.name).await?;
+            let name = target.name.clone();
+            return Ok((target, name));
         };
+        let target = match qualified {
+            Some(named) => self.target(named.cluster, proxied.name)?,
+            None => self.resolve(context, info.namespace(), proxied.name).await?,
+        };
+        let name = proxied.of(&target.name);
         Ok((target, name))
     }
 }

@@ -33,6 +33,7 @@ async fn a_redirect_through_a_proxy_comes_back_to_the_same_object() {
     for (name, child, in_child, comes_back_to) in [
         ("web-1@east", &east, "web-1", "web-1@east"),
         ("http:web-1@west:80", &west, "http:web-1:80", "http:web-1@west:80"),
+        ("web-1:80@west", &west, "web-1:80", "web-1@west:80"),
         ("db", &west, "db", "db@west"),
         ("db:80", &west, "db:80", "db@west:80"),
         ("http:db:80", &west, "http:db:80", "http:db@west:80"),
