@@ -168,7 +168,8 @@ impl ViewResource {
         let mut left_out = Vec::new();
         for cluster in admitted {
             let is_allowed = allows(&sight, cluster);
-            if !is_allowed && !unknown.contains(&cluster.as_str()) {
+            let may_be_allowed = unknown.contains(&cluster.as_str()) && !self.services.is_read_only(cluster);
+            if !is_allowed && !may_be_allowed {
                 left_out.push(cluster);
                 continue;
             }

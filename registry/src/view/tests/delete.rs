@@ -199,6 +199,20 @@ async fn clusters_whose_rbac_is_not_known_are_asked() {
 
     let refused = pods.write(&reader("mallory"), collection()).await.unwrap_err();
     assert_eq!((refused.code, north.asked().len()), (403, 2));
+    // Where it would be refused anyway it is not asked, and keeps nobody else from anything.
+    put_cluster(&fixture.store, "north", json!({"access": "ReadOnly"}), json!({})).await;
+    tenants::settled(&fixture).await;
+    let outcome = fixture
+        .resource("pods")
+        .write(&reader("ann"), collection())
+        .await
+        .unwrap();
+    assert_eq!(
+        (items(outcome), north.asked().len()),
+        (vec!["shop/db@east".to_owned(), "shop/db@west".to_owned()], 2)
+    );
+    put_cluster(&fixture.store, "north", json!({}), json!({})).await;
+    tenants::settled(&fixture).await;
     grant(
         &fixture.store,
         "west",
