@@ -4,15 +4,15 @@
 //! older than [`INDEX_LIFETIME`]; a document only when its hash has changed. Documents are kept for each child by itself:
 //! a hash is the child's own claim, and one child must not answer for another.
 //!
-//! Who asks many children and waits for all can note which have kept it waiting ([`ChildDocuments::note_silence`]), so that
-//! those who come next do not wait for the same again.
+//! Who asks many children for their indices and waits for all can note which have kept it waiting
+//! ([`ChildDocuments::note_silence`]), so that those who come next do not wait for the same again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -55,6 +55,18 @@ pub enum DocumentError {
         /// Why not.
         message: String,
     },
+}
+
+impl DocumentError {
+    /// Whether the cluster says that it has no such document.
+    #[must_use]
+    pub fn is_not_served(&self) -> bool {
+        match self {
+            Self::NotServed { .. } => true,
+            Self::Child(ChildError::Status { code, .. }) => *code == StatusCode::NOT_FOUND,
+            _ => false,
+        }
+    }
 }
 
 /// Where the documents of a child are: path and hash.
@@ -143,7 +155,7 @@ impl ChildDocuments {
         Ok(PublishedDocument { hash, text })
     }
 
-    /// Notes that a cluster has not answered although it had the time.
+    /// Notes that a cluster has not told which documents it has although it had the time.
     pub fn note_silence(&self, cluster: &str) {
         self.kept.lock().entry(cluster.to_owned()).or_default().silent = Some(Instant::now());
     }

@@ -23,8 +23,6 @@ use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_child::ChildError;
 
-use crate::child_documents::DocumentError;
-
 /// When to try again what may well go through the next time, in seconds.
 const RETRY_SECONDS: u32 = 1;
 
@@ -178,19 +176,6 @@ pub fn answered(code: StatusCode, body: &[u8], otherwise: &str) -> Status {
                 reason,
                 ..Status::failure(Reason::InternalError, otherwise)
             }
-        }
-    }
-}
-
-/// The status for a document of a view that is not to be had.
-#[must_use]
-pub fn document_status(error: &DocumentError) -> Status {
-    match error {
-        DocumentError::UnknownCluster(cluster) => no_such_cluster(cluster),
-        DocumentError::Child(error) => child_status_in_view(error),
-        DocumentError::NotServed { .. } => Status::failure(Reason::NotFound, error.to_string()),
-        DocumentError::Malformed { cluster, .. } => {
-            about(Status::failure(Reason::BadGateway, error.to_string()), cluster)
         }
     }
 }

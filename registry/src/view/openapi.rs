@@ -76,7 +76,15 @@ impl ViewOpenApi {
     /// The index of each cluster that has told it by `until`.
     async fn indices(&self, until: Instant) -> Indices<'_> {
         let asked = self.clusters.iter().map(|cluster| async move {
-            let answer = self.ask(cluster, until, self.services.documents.index(cluster)).await;
+            let documents = &self.services.documents;
+            if documents.was_silent(cluster) {
+                return (cluster.as_str(), Err(unusable(cluster, "it does not answer")));
+            }
+            let begun = Instant::now();
+            let answer = self.ask(cluster, until, documents.index(cluster)).await;
+            if answer.is_err() && Instant::now() >= until && begun.elapsed() >= FAIR {
+                documents.note_silence(cluster);
+            }
             (cluster.as_str(), answer)
         });
         let mut indices = Indices::default();
@@ -96,28 +104,22 @@ impl ViewOpenApi {
         until: Instant,
         question: impl Future<Output = Result<T, DocumentError>>,
     ) -> Result<T, Status> {
-        let documents = &self.services.documents;
         let health = self
             .services
             .children
             .get(cluster)
             .map(|child| child.health().borrow().clone());
-        if matches!(health, Some(Health::Unreachable { .. })) || documents.was_silent(cluster) {
+        if matches!(health, Some(Health::Unreachable { .. })) {
             return Err(unusable(cluster, "it does not answer"));
         }
-        let begun = Instant::now();
         match timeout_at(until, question).await {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if error.is_not_served() => Err(Status::no_such_path()),
             Ok(Err(error)) => {
                 tracing::debug!(cluster, %error, "a cluster does not give its OpenAPI documents");
                 Err(unusable(cluster, "it does not give its OpenAPI documents"))
             }
-            Err(_elapsed) => {
-                if begun.elapsed() >= FAIR {
-                    documents.note_silence(cluster);
-                }
-                Err(too_late(cluster))
-            }
+            Err(_elapsed) => Err(too_late(cluster)),
         }
     }
 }
