@@ -27,6 +27,8 @@ pub(super) struct Budget {
 
 #[derive(Debug, Default)]
 struct Held {
+    /// Whether anything was refused because all of it was in use.
+    has_run_out: bool,
     in_all: usize,
     of_clusters: HashMap<String, usize>,
 }
@@ -49,6 +51,13 @@ pub(super) enum Unread<E> {
 
 /// What is asked for in pieces, by those for whom all of it is too much.
 const SELECT: &str = "; select clusters (umbra.dev/cluster) or a namespace";
+
+/// What there is, and what to do where that is too little.
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "there is room for {} MiB{}", self.total >> 20, self.advice)
+    }
+}
 
 impl Budget {
     pub(super) fn new(total: usize, each: usize, advice: &'static str) -> Self {
@@ -75,6 +84,11 @@ impl Budget {
     /// For one answer of so many bytes.
     pub(super) fn of_one(longest: usize) -> Self {
         Self::new(longest, longest, "")
+    }
+
+    /// Whether there was too little for all answers together.
+    pub(super) fn has_run_out(&self) -> bool {
+        self.held.lock().has_run_out
     }
 
     /// Reads a body of a cluster to its end. What was read of one that fails, or of one that is not waited for, is free again.
@@ -136,6 +150,7 @@ impl Taken<'_> {
             return Err(each);
         }
         if held.in_all + bytes > total {
+            held.has_run_out = true;
             return Err(total);
         }
         held.in_all += bytes;
@@ -189,7 +204,11 @@ mod tests {
         assert!(refused.to_string().contains(CLUSTER_LABEL), "{refused}");
         // What was refused takes nothing.
         assert_eq!(read(&budget, "east", &[20]).await.unwrap(), 20);
+        assert!(!budget.has_run_out());
+        assert!(read(&budget, "west", &[61]).await.is_err());
+        assert!(!budget.has_run_out(), "that is more than one may have");
         assert!(read(&budget, "west", &[41]).await.is_err());
+        assert!(budget.has_run_out());
         assert_eq!(read(&budget, "west", &[30]).await.unwrap(), 30);
         assert_eq!(read(&budget, "north", &[]).await.unwrap(), 0);
         assert_eq!(read(&budget, "north", &[10]).await.unwrap(), 10);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::status::Status;
 use umbra_child::proxy::{self, ProxyOptions};
-use umbra_child::{RequestDeadline, full};
+use umbra_child::{ChildError, RequestDeadline, full};
 
 use super::budget::{Budget, LONGEST_LIST, LONGEST_OBJECT, Unread};
 use super::services::ViewServices;
@@ -53,6 +53,49 @@ impl Bounds<'_> {
     pub(super) fn and(self, patience: Duration) -> Self {
         let until = self.until.min(Instant::now() + patience);
         Self { until, ..self }
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) status: Status,
+    /// Whether any other question to the cluster would take as long, and come to the same: it cannot be reached, or has said
+    /// nothing in time. What it has answered, whatever its code, is no such failure.
+    pub(super) is_lost: bool,
+}
+
+impl Unanswered {
+    fn lost(status: Status) -> Self {
+        Self { status, is_lost: true }
+    }
+
+    fn on_the_way(error: &ChildError) -> Self {
+        let is_lost = matches!(
+            error,
+            ChildError::Unreachable { .. }
+                | ChildError::Connect { .. }
+                | ChildError::WrongCluster { .. }
+                | ChildError::Credentials { .. }
+                | ChildError::CredentialsRefused { .. }
+                | ChildError::Timeout { .. }
+        );
+        Self {
+            status: child_status_in_view(error),
+            is_lost,
+        }
+    }
+}
+
+impl From<Status> for Unanswered {
+    fn from(status: Status) -> Self {
+        Self { status, is_lost: false }
+    }
+}
+
+impl From<Unanswered> for Status {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.status
     }
 }
 
@@ -135,8 +178,8 @@ impl ViewServices {
             until: context.deadline_of_children(),
             budget: &Budget::of_one(longest),
         };
-        self.exchange_within(context, cluster, asked, bounds.and(patience))
-            .await
+        let answer = self.exchange_within(context, cluster, asked, bounds.and(patience));
+        Ok(answer.await?)
     }
 
     /// The same within these bounds, which several questions may share.
@@ -149,8 +192,8 @@ impl ViewServices {
         cluster: &str,
         asked: Asked,
         bounds: Bounds<'_>,
-    ) -> Result<Answer, Status> {
-        let child = self.child(cluster)?;
+    ) -> Result<Answer, Unanswered> {
+        let child = self.child(cluster).map_err(Unanswered::lost)?;
         let request = asked.request(context, bounds.until).map_err(|error| {
             Status::bad_request(format!("the request cannot be sent to cluster {cluster}: {error}"))
         })?;
@@ -159,26 +202,25 @@ impl ViewServices {
         };
         let response = proxy::forward(&child, request, &context.user, &options)
             .await
-            .map_err(|error| child_status_in_view(&error))?;
+            .map_err(|error| Unanswered::on_the_way(&error))?;
         let code = response.status();
         relay_warnings(context, response.headers());
         let body = bounds.budget.collect(cluster, response.into_body());
         let body = tokio::time::timeout_at(bounds.until, body).await;
-        let body = body.map_err(|_| too_late(cluster))?.map_err(|unread| {
-            if let Unread::BrokenOff(error) = &unread {
-                tracing::debug!(cluster, %error, "an answer broke off");
-            }
-            unusable(cluster, unread)
-        })?;
+        let body = body
+            .map_err(|_| Unanswered::lost(too_late(cluster)))?
+            .map_err(|unread| {
+                if let Unread::BrokenOff(error) = &unread {
+                    tracing::debug!(cluster, %error, "an answer broke off");
+                }
+                unusable(cluster, unread)
+            })?;
         if code.is_success() {
             return Ok(Answer { code, body });
         }
         let text: String = String::from_utf8_lossy(&body).trim().chars().take(SHOWN).collect();
-        Err(answered(
-            code,
-            &body,
-            &format!("cluster {cluster} answered {code}: {text}"),
-        ))
+        let otherwise = format!("cluster {cluster} answered {code}: {text}");
+        Err(answered(code, &body, &otherwise).into())
     }
 }
 

@@ -13,7 +13,9 @@ use std::collections::{HashMap, VecDeque};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
-use umbra_apimachinery::status::{Reason, Status};
+use umbra_apimachinery::status::Status;
+
+use super::exchange::Unanswered;
 
 /// Questions under way at once. So many clusters that say nothing, at the same time, keep others from being asked until they
 /// are given up, or their circuits open.
@@ -26,7 +28,7 @@ const AT_ONCE_EACH: usize = 4;
 /// there is one failure, and nothing of what it was not asked any more. Cancel safe: dropped, it ends all questions.
 pub(super) async fn ask_all<T, F>(questions: Vec<(String, F)>) -> Vec<(String, Result<T, Status>)>
 where
-    F: Future<Output = Result<T, Status>>,
+    F: Future<Output = Result<T, Unanswered>>,
 {
     let mut turns = Turns::new(questions);
     let mut under_way = FuturesUnordered::new();
@@ -47,15 +49,8 @@ where
     answers.sort_unstable_by_key(|(asked, _)| asked.position);
     let named = answers
         .into_iter()
-        .map(|(asked, answer)| (turns.clusters[asked.cluster].name.clone(), answer));
+        .map(|(asked, answer)| (turns.clusters[asked.cluster].name.clone(), answer.map_err(Status::from)));
     named.collect()
-}
-
-/// Whether asking again would come to the same, and take as long.
-fn is_lost(failure: &Status) -> bool {
-    [Reason::BadGateway, Reason::ServiceUnavailable, Reason::Timeout]
-        .iter()
-        .any(|reason| failure.code == reason.code())
 }
 
 /// A question that was asked.
@@ -134,10 +129,10 @@ impl<F> Turns<F> {
     }
 
     /// Notes that a question was answered, and how it failed.
-    fn note(&mut self, asked: Asked, failure: Option<&Status>) {
+    fn note(&mut self, asked: Asked, failure: Option<&Unanswered>) {
         let cluster = &mut self.clusters[asked.cluster];
         cluster.under_way -= 1;
-        if failure.is_some_and(is_lost) {
+        if failure.is_some_and(|failure| failure.is_lost) {
             cluster.given_up.cancel();
             cluster.waiting.clear();
             cluster.is_in_turn = false;
@@ -164,6 +159,7 @@ mod tests {
 
     use futures::poll;
     use parking_lot::Mutex;
+    use umbra_apimachinery::status::Reason;
 
     use super::*;
 
@@ -172,7 +168,8 @@ mod tests {
     enum Says {
         Nothing,
         Yes,
-        No(Reason),
+        No,
+        Lost,
     }
 
     /// Questions that write down whom they have been put to.
@@ -180,13 +177,20 @@ mod tests {
     struct Log(Mutex<Vec<&'static str>>);
 
     impl Log {
-        fn question(&self, cluster: &'static str, says: Says) -> (String, impl Future<Output = Result<(), Status>>) {
+        fn question(
+            &self,
+            cluster: &'static str,
+            says: Says,
+        ) -> (String, impl Future<Output = Result<(), Unanswered>>) {
             let question = async move {
                 self.0.lock().push(cluster);
                 match says {
                     Says::Nothing => pending().await,
                     Says::Yes => Ok(()),
-                    Says::No(reason) => Err(Status::failure(reason, "no")),
+                    Says::No | Says::Lost => Err(Unanswered {
+                        status: Status::failure(Reason::ServiceUnavailable, "no"),
+                        is_lost: matches!(says, Says::Lost),
+                    }),
                 }
             };
             (cluster.to_owned(), question)
@@ -219,36 +223,33 @@ mod tests {
     #[tokio::test]
     async fn who_cannot_be_reached_is_asked_nothing_else() {
         let log = Log::default();
-        for reason in [Reason::Timeout, Reason::ServiceUnavailable, Reason::BadGateway] {
-            log.0.lock().clear();
-            let questions = vec![
-                log.question("east", Says::Yes),
-                log.question("east", Says::No(reason)),
-                log.question("east", Says::Nothing),
-                log.question("east", Says::Nothing),
-                log.question("east", Says::Nothing),
-                log.question("east", Says::Nothing),
-                log.question("west", Says::Yes),
-                log.question("west", Says::No(Reason::Forbidden)),
-                log.question("west", Says::Yes),
-            ];
-            let answers = ask_all(questions).await;
-            let codes = answers.into_iter().map(|(cluster, answer)| {
-                let code = answer.err().map_or(200, |status| status.code);
-                (cluster, code)
-            });
-            let codes: Vec<(String, u16)> = codes.collect();
-            let wanted = [
-                ("east", 200),
-                ("east", reason.code()),
-                ("west", 200),
-                ("west", 403),
-                ("west", 200),
-            ];
-            assert_eq!(codes, wanted.map(|(cluster, code)| (cluster.to_owned(), code)));
-            let asked = log.asked().into_iter().filter(|cluster| *cluster == "east");
-            assert!(asked.count() < 6, "of who fails nothing else is asked");
-        }
+        let questions = vec![
+            log.question("east", Says::Yes),
+            log.question("east", Says::Lost),
+            log.question("east", Says::Nothing),
+            log.question("east", Says::Nothing),
+            log.question("east", Says::Nothing),
+            log.question("east", Says::Nothing),
+            log.question("west", Says::Yes),
+            log.question("west", Says::No),
+            log.question("west", Says::Yes),
+        ];
+        let answers = ask_all(questions).await;
+        let answers: Vec<(&str, bool)> = answers
+            .iter()
+            .map(|(cluster, answer)| (cluster.as_str(), answer.is_ok()))
+            .collect();
+        // An answer that is a failure says nothing of the next.
+        let wanted = [
+            ("east", true),
+            ("east", false),
+            ("west", true),
+            ("west", false),
+            ("west", true),
+        ];
+        assert_eq!(answers, wanted);
+        let asked = log.asked().into_iter().filter(|cluster| *cluster == "east");
+        assert!(asked.count() < 6, "of who fails nothing else is asked");
     }
 
     #[tokio::test]

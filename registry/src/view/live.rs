@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use umbra_apimachinery::gvk::GroupResource;
 use umbra_apimachinery::status::{Reason, Status};
 use umbra_apimachinery::table::ListMetadata;
 use umbra_auth::rbac::Visibility;
 use url::form_urlencoded;
 
 use super::budget::Budget;
-use super::exchange::{Asked, Bounds, object_path};
+use super::exchange::{Asked, Bounds, Unanswered, object_path};
 use super::fan_out::ask_all;
 use super::received::TABLE;
 pub(super) use super::received::{Received, malformed};
@@ -55,7 +56,12 @@ impl ViewResource {
             };
             asked.push((cluster, question));
         }
-        self.put_together(context, namespace, ask_all(asked).await)
+        let answers = ask_all(asked).await;
+        // Who comes first is chance: what there was room for is no answer.
+        if budget.has_run_out() {
+            return Err(too_much(&self.group_resource(), &budget));
+        }
+        self.put_together(context, namespace, answers)
     }
 
     /// Lists of what is asked live have neither pages nor revisions.
@@ -193,7 +199,7 @@ impl ViewResource {
         cluster: &str,
         path: String,
         bounds: Bounds<'_>,
-    ) -> Result<Vec<Object>, Status> {
+    ) -> Result<Vec<Object>, Unanswered> {
         let asked = Asked::get(path, TABLE);
         let answer = self
             .services
@@ -202,7 +208,7 @@ impl ViewResource {
         let kind = self.served.descriptor.group_version_kind();
         let received = Received::list(&answer.body, &kind).map_err(|error| malformed(cluster, &error))?;
         drop(answer);
-        self.take(cluster, received)
+        Ok(self.take(cluster, received)?)
     }
 
     /// The object as the child has it now.
@@ -216,7 +222,7 @@ impl ViewResource {
             until: context.deadline_of_children(),
             budget: &Budget::of_objects(),
         };
-        self.get_live_within(context, namespace, target, bounds).await
+        Ok(self.get_live_within(context, namespace, target, bounds).await?)
     }
 
     async fn get_live_within(
@@ -225,17 +231,20 @@ impl ViewResource {
         namespace: Option<&str>,
         target: &Target,
         bounds: Bounds<'_>,
-    ) -> Result<Object, Status> {
+    ) -> Result<Object, Unanswered> {
         let path = object_path(&self.served.descriptor.resource, namespace, &target.name, "");
         let asked = Asked::get(format!("{path}?includeObject=Object"), TABLE);
         let answer = self
             .services
             .exchange_within(context, &target.cluster, asked, bounds.and(PATIENCE));
-        let answer = answer.await.map_err(|status| self.qualified_status(status, target))?;
+        let answer = answer.await.map_err(|unanswered| Unanswered {
+            status: self.qualified_status(unanswered.status, target),
+            ..unanswered
+        })?;
         let received = Received::object(&answer.body).map_err(|error| malformed(&target.cluster, &error))?;
         let objects = self.take(&target.cluster, received)?;
         let missing = || Status::not_found(&self.group_resource(), &target.qualified());
-        objects.into_iter().next().ok_or_else(missing)
+        Ok(objects.into_iter().next().ok_or_else(missing)?)
     }
 
     /// What each of these clusters says of the object of that name.
@@ -285,6 +294,12 @@ impl ViewResource {
         }
         Ok(objects)
     }
+}
+
+/// 413 for a list that is too long to be put together.
+fn too_much(resource: &GroupResource, budget: &Budget) -> Status {
+    let message = format!("the {resource} of these clusters are too much for one list: {budget}");
+    Status::failure(Reason::RequestEntityTooLarge, message)
 }
 
 /// The namespaces of which a list may show anything; `None` for all.

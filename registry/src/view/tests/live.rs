@@ -192,7 +192,10 @@ async fn answers_of_one_list_share_the_memory() {
         };
         let asked = Question::get("/api/v1/secrets".to_owned(), "application/json");
         let (services, context) = (&fixture.services, &context);
-        async move { services.exchange_within(context, cluster, asked, bounds).await }
+        async move {
+            let answer = services.exchange_within(context, cluster, asked, bounds).await;
+            answer.map_err(Status::from)
+        }
     };
     for _ in 0..2 {
         let refused = ask("east").await.unwrap_err();
@@ -219,7 +222,9 @@ async fn failures_name_the_cluster_and_nothing_of_its_connection() {
     assert!(warnings.contains("cluster east: cannot be reached"), "{warnings}");
     let options = GetOptions::default();
     let mut texts = vec![warnings];
-    for name in ["db", "db@east"] {
+    // Whose bare name is looked for may be allowed to see what it means.
+    for (user, name) in [("ann", "db"), ("mallory", "db@east")] {
+        let context = reader(user);
         let failed = secrets
             .get(&context, Some("shop"), name, "", &options)
             .await
@@ -322,8 +327,22 @@ async fn a_bare_name_is_not_missing_where_a_cluster_cannot_be_asked() {
         "{failed}"
     );
     assert!(!failed.message.contains("\"east\""), "{failed}");
+    assert!(failed.message.contains("NAME@CLUSTER"), "{failed}");
     let _west = without_secrets(&fixture, "west").await;
     assert_eq!(get_secret(&fixture, &reader("ann")).await.unwrap_err().code, 404);
+}
+
+/// Who has no right anywhere hears that, and is not told to try again.
+#[tokio::test]
+async fn a_bare_name_is_forbidden_to_who_may_see_it_nowhere() {
+    let fixture = Fixture::new().await;
+    tenants::settled(&fixture).await;
+    let refuses = |_: &Asked| {
+        let status = Status::forbidden(&GroupResource::parse("secrets"), "db", "no");
+        answer(403, &serde_json::to_value(status).unwrap())
+    };
+    let _east = ScriptedChild::start(&fixture.children, "east", refuses).await;
+    assert_eq!(get_secret(&fixture, &reader("mallory")).await.unwrap_err().code, 403);
 }
 
 #[tokio::test]
