@@ -206,8 +206,9 @@ impl ViewResource {
                     .sees_more_since(Revision(revision), sight, &context.user, act)
         };
         let other_clusters = || {
+            let resource = &self.served.descriptor.resource;
             self.services
-                .membership_changed_since(&self.view, Revision(revision), |name| selection.admits(name))
+                .membership_changed_since(&self.view, resource, Revision(revision), |name| selection.admits(name))
         };
         if visible_since.max(decided_since).0 > revision || other_clusters() || sees_more() {
             return Err(Status::expired(format!(

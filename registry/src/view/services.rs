@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use umbra_api::cluster::{Access, ManagedCluster};
+use umbra_apimachinery::gvk::GroupVersionResource;
 use umbra_apimachinery::status::Status;
 use umbra_child::{Child, Children, Health};
 use umbra_storage::Revision;
@@ -44,11 +45,13 @@ struct Kept {
     shape: Arc<Shape>,
     /// When somebody else began to decide who sees what; 0 for never.
     authority_changed: Revision,
-    /// When clusters came or left, or something of them did, as far as somebody has seen it.
+    /// When clusters came or left, as far as somebody has seen it.
     membership_changed: BTreeMap<String, Revision>,
+    /// When a resource of a cluster did while the cluster stayed.
+    moved: HashMap<(GroupVersionResource, String), Revision>,
 }
 
-/// How many clusters that came or left are told apart. Beyond that, all watches of the view begin anew.
+/// How many clusters and resources that came or left are told apart. Beyond that, all watches of the view begin anew.
 const MEMBERSHIP_CHANGES: usize = 4096;
 
 impl Kept {
@@ -70,16 +73,17 @@ impl Kept {
     /// Puts another shape in the place of the one before, and notes of which clusters it shows more or less of what they have had
     /// all the time: a watch that goes on from before would never hear of it.
     fn replace(&mut self, shape: Shape, now: Revision) {
-        for name in shape.moved(&self.shape) {
-            self.membership_changed.insert(name.clone(), now);
+        for (resource, cluster) in shape.moved(&self.shape) {
+            self.moved.insert((resource.clone(), cluster.clone()), now);
         }
         self.bound_changes(now);
         self.shape = Arc::new(shape);
     }
 
     fn bound_changes(&mut self, now: Revision) {
-        if self.membership_changed.len() > MEMBERSHIP_CHANGES {
+        if self.membership_changed.len() + self.moved.len() > MEMBERSHIP_CHANGES {
             self.membership_changed.clear();
+            self.moved.clear();
             self.authority_changed = now;
         }
     }
@@ -145,6 +149,7 @@ impl ViewServices {
                 shape: Arc::clone(&shape),
                 authority_changed: Revision(0),
                 membership_changed: BTreeMap::new(),
+                moved: HashMap::new(),
             };
             shapes.insert(view.to_owned(), kept);
             return Some(shape);
@@ -162,17 +167,20 @@ impl ViewServices {
         Some(Arc::clone(&kept.shape))
     }
 
-    /// Whether a cluster that `admitted` lets through has come to a view, or left it, since `revision`, as far as somebody here has
-    /// seen it.
+    /// Whether a cluster that `admitted` lets through has come to a view, or left it, since `revision`, with all it has or with this
+    /// resource, as far as somebody here has seen it.
     pub(super) fn membership_changed_since(
         &self,
         view: &str,
+        resource: &GroupVersionResource,
         revision: Revision,
         admitted: impl Fn(&str) -> bool,
     ) -> bool {
         let shapes = self.shapes.lock();
         shapes.get(view).is_some_and(|kept| {
-            let mut changed = kept.membership_changed.iter();
+            let clusters = kept.membership_changed.iter();
+            let moved = kept.moved.iter().filter(|((moved, _), _)| moved == resource);
+            let mut changed = clusters.chain(moved.map(|((_, cluster), when)| (cluster, when)));
             changed.any(|(name, when)| *when > revision && admitted(name))
         })
     }

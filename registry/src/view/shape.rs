@@ -139,19 +139,20 @@ impl Shape {
         self.served.get(resource)
     }
 
-    /// The clusters of which something that they serve now as they did `before` comes from elsewhere, or has come into the view
-    /// or gone out of it, because they or their peers have changed. Nothing of that leaves a trace in the revisions of copies.
-    pub(super) fn moved(&self, before: &Self) -> BTreeSet<&String> {
+    /// The resources that a cluster serves now as it did `before` and that come from elsewhere, or have come into the view or gone
+    /// out of it, because it or its peers have changed. Nothing of that leaves a trace in the revisions of copies.
+    pub(super) fn moved(&self, before: &Self) -> BTreeSet<(&GroupVersionResource, &String)> {
         let both = self.served.iter().filter_map(|(name, now)| {
             let before = before.served.get(name)?;
-            Some((now, before))
+            Some((name, now, before))
         });
-        let moved = both.flat_map(|(now, before)| {
+        let moved = both.flat_map(|(name, now, before)| {
             let known = now.clusters.keys().chain(&now.left_out);
-            known.filter(|cluster| {
+            let moved = known.filter(|cluster| {
                 let served_before = before.clusters.contains_key(*cluster) || before.left_out.contains(*cluster);
                 served_before && now.clusters.get(*cluster) != before.clusters.get(*cluster)
-            })
+            });
+            moved.map(move |cluster| (name, cluster))
         });
         moved.collect()
     }

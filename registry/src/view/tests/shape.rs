@@ -225,11 +225,17 @@ fn what_comes_from_elsewhere_is_noticed() {
     );
     let after = shape(&[("aaa", odd), ("east", good.clone()), ("west", good.clone())]);
     // Those who come are noticed as members.
-    assert_eq!(after.moved(&before).into_iter().collect::<Vec<_>>(), ["aaa", "east"]);
+    let moved = |after: &Shape, before: &Shape| -> Vec<String> {
+        let moved = after.moved(before).into_iter();
+        moved
+            .map(|(resource, cluster)| format!("{} {cluster}", resource.resource))
+            .collect()
+    };
+    assert_eq!(moved(&after, &before), ["things aaa", "things east"]);
     let live = member(2, &thing("Thing"), &[]);
     let after = shape(&[("east", live)]);
     let before = shape(&[("east", good)]);
-    assert_eq!(after.moved(&before).into_iter().collect::<Vec<_>>(), ["east"]);
+    assert_eq!(moved(&after, &before), ["things east"]);
 }
 
 /// Lets a cluster join in which ann may do everything, and that serves this. Returns when views know.
@@ -296,7 +302,10 @@ async fn a_cluster_that_joins_with_other_kinds_hides_nobody_and_ends_no_watch() 
 #[tokio::test]
 async fn a_watch_does_not_go_on_from_before_a_cluster_was_left_out() {
     let fixture = Fixture::new().await;
-    let thing = |kind: &str| api(&[offer("things.x.io", "v1", kind, true)], &["things.x.io"]);
+    let thing = |kind: &str| {
+        let offers = [offer("things.x.io", "v1", kind, true), offer("pods", "v1", "Pod", true)];
+        api(&offers, &["things.x.io", "pods"])
+    };
     join(&fixture, "east", &thing("Thing")).await;
     join(&fixture, "west", &thing("Trap")).await;
     let object = |name: &str| {
@@ -312,12 +321,18 @@ async fn a_watch_does_not_go_on_from_before_a_cluster_was_left_out() {
     };
     let before = list().await;
     assert_eq!(names(&before), ["shop/good@east"]);
+    let pods = fixture.resource("pods");
+    let all_pods = pods.list(&context, None, &ListOptions::default()).await.unwrap();
     // West serves the same as east now; what is copied has not changed.
     serve(&fixture, "west", &thing("Thing")).await;
-    let resumed = ListOptions {
-        resource_version: before.metadata.resource_version.parse().ok(),
+    let resume = |list: &ObjectList| ListOptions {
+        resource_version: list.metadata.resource_version.parse().ok(),
         ..ListOptions::default()
     };
+    let resumed = resume(&before);
+    // What else it has is shown as before.
+    let pods = fixture.resource("pods");
+    drop(pods.watch(&context, None, &resume(&all_pods)).await.unwrap());
     let things = fixture.resource("things.x.io");
     assert_eq!(things.watch(&context, None, &resumed).await.err().unwrap().code, 410);
     assert_eq!(names(&list().await), ["shop/good@east", "shop/odd@west"]);
