@@ -140,15 +140,17 @@ impl ViewResource {
         }
         let mut found = self.find_copies(context, namespace, name, &sight).await?;
         let live: Vec<&String> = self.served.live().collect();
+        let unknown = self.services.without_policy(self.served.live());
         let mut not_asked = Vec::new();
-        // A child may allow more than its RBAC says.
-        let mut is_let_in = allowed;
         for (cluster, answer) in self.find_live(context, namespace, name, live).await {
             match answer {
                 Ok(target) => found.push(target),
-                Err(status) if status.is(Reason::NotFound) => is_let_in = true,
-                Err(status) if status.is(Reason::Forbidden) => {}
-                Err(status) => not_asked.push((cluster, status)),
+                Err(status) if status.is(Reason::NotFound) || status.is(Reason::Forbidden) => {}
+                Err(status) if sight.allows(&cluster, place, name) || unknown.contains(&cluster.as_str()) => {
+                    not_asked.push((cluster, status));
+                }
+                // Its RBAC is known: it would have said 403.
+                Err(_) => {}
             }
         }
         if found.len() > 1 {
@@ -157,9 +159,7 @@ impl ViewResource {
         if let Some(target) = found.pop() {
             return Ok(Found { target, not_asked });
         }
-        // Who is known to have no right anywhere hears that, whoever else does not answer.
-        let may_be_allowed = is_let_in || !self.services.without_policy(self.served.live()).is_empty();
-        if !not_asked.is_empty() && may_be_allowed {
+        if !not_asked.is_empty() {
             return Err(self.not_found_elsewhere(name, not_asked));
         }
         if allowed {

@@ -336,13 +336,36 @@ async fn a_bare_name_is_not_missing_where_a_cluster_cannot_be_asked() {
 #[tokio::test]
 async fn a_bare_name_is_forbidden_to_who_may_see_it_nowhere() {
     let fixture = Fixture::new().await;
-    tenants::settled(&fixture).await;
+    settled(&fixture).await;
     let refuses = |_: &Asked| {
         let status = Status::forbidden(&GroupResource::parse("secrets"), "db", "no");
         answer(403, &serde_json::to_value(status).unwrap())
     };
     let _east = ScriptedChild::start(&fixture.children, "east", refuses).await;
     assert_eq!(get_secret(&fixture, &reader("mallory")).await.unwrap_err().code, 403);
+}
+
+/// A cluster that is of no concern to a tenant keeps it from nothing.
+#[tokio::test]
+async fn a_bare_name_is_looked_for_where_the_caller_may_see_it() {
+    let fixture = Fixture::new().await;
+    grant(
+        &fixture.store,
+        "east",
+        "tina",
+        "shop",
+        &["secrets"],
+        &["get", "delete"],
+        &[],
+    )
+    .await;
+    settled(&fixture).await;
+    let _east = with_secret(&fixture, "east").await;
+    let context = reader("tina");
+    assert_eq!(name(&get_secret(&fixture, &context).await.unwrap()), "shop/db@east");
+    assert!(context.warnings.take().is_empty());
+    let delete = write(WriteVerb::Delete, "db", "", &Value::Null);
+    fixture.resource("secrets").write(&context, delete).await.unwrap();
 }
 
 #[tokio::test]
