@@ -91,7 +91,9 @@ async fn assert_complete(store: &Etcd, mut watch: WatchStream, acknowledged: &[(
             other => panic!("expected a creation, got {other:?}"),
         }
     }
-    let range = store.range(RangeRequest::prefix("/failover/")).await.unwrap();
+    // A write that was given up may still be on its way in a member that stood still, and land after the last.
+    let range = RangeRequest::prefix("/failover/").at(end);
+    let range = store.range(range).await.unwrap();
     let mut held: Vec<_> = range
         .entries
         .iter()
