@@ -135,14 +135,46 @@ pub async fn collect<B>(body: B, limit: usize) -> Result<Option<Bytes>, B::Error
 where
     B: http_body::Body<Data = Bytes>,
 {
+    let mut left = limit;
+    let take = |length: usize| {
+        left = left.checked_sub(length).ok_or(())?;
+        Ok::<(), ()>(())
+    };
+    match collect_with(body, take).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(Uncollected::NoRoom(())) => Ok(None),
+        Err(Uncollected::Broken(error)) => Err(error),
+    }
+}
+
+/// Why a body was not read to its end.
+#[derive(Debug)]
+pub enum Uncollected<E, R> {
+    /// Its end did not come.
+    Broken(E),
+    /// There was no room for a piece of it.
+    NoRoom(R),
+}
+
+/// Reads a body to its end. `take` makes room for each piece before it is kept, by its length in bytes.
+///
+/// # Errors
+/// Those of the body, and of `take`.
+pub async fn collect_with<B, R>(
+    body: B,
+    mut take: impl FnMut(usize) -> Result<(), R>,
+) -> Result<Bytes, Uncollected<B::Error, R>>
+where
+    B: http_body::Body<Data = Bytes>,
+{
     let mut body = std::pin::pin!(body);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit {
-            return Ok(None);
-        }
+        let Ok(data) = frame.map_err(Uncollected::Broken)?.into_data() else {
+            continue;
+        };
+        take(data.len()).map_err(Uncollected::NoRoom)?;
         if first.is_empty() && rest.is_empty() {
             first = data;
         } else {
@@ -152,7 +184,7 @@ where
             rest.extend_from_slice(&data);
         }
     }
-    Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ mod testing;
 mod tests;
 
 pub use self::{
-    body::{Body, BodyError, boxed, collect, empty, ending_by, full},
+    body::{Body, BodyError, Uncollected, boxed, collect, collect_with, empty, ending_by, full},
     config::{ChildConfig, Endpoint, Limits, redacted},
     connection::{Child, Lane, RequestDeadline},
     credentials::{Authorization, ClientCertificate, Credentials, CredentialsConfig, Expiry, Secret},

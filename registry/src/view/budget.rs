@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
 use hyper::body::Body;
 use parking_lot::Mutex;
+use umbra_child::{Uncollected, collect_with};
 
 /// What the answers for one list may have together, in bytes: about 40,000 objects of the size of a pod (6.7 KB) with what is
 /// printed of them. Memory grows by doubling while an answer is read, an answer is there a second time while it is taken apart,
@@ -99,34 +99,22 @@ impl Budget {
     where
         B: Body<Data = Bytes>,
     {
-        let mut body = std::pin::pin!(body);
         let mut taken = Taken {
             budget: self,
             cluster,
             bytes: 0,
         };
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(Unread::BrokenOff)?.into_data() else {
-                continue;
-            };
-            if let Err(room) = taken.take(data.len()) {
-                let advice = self.advice;
-                return Err(Unread::TooLong { room, advice });
-            }
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-            } else {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&data);
-            }
-        }
+        let collected = collect_with(body, |length| taken.take(length)).await;
+        let bytes = collected.map_err(|why| match why {
+            Uncollected::Broken(error) => Unread::BrokenOff(error),
+            Uncollected::NoRoom(room) => Unread::TooLong {
+                room,
+                advice: self.advice,
+            },
+        })?;
         // It stays taken: what is made of the answer is as long.
         taken.bytes = 0;
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(bytes)
     }
 }
 
