@@ -34,7 +34,7 @@ impl Target {
     }
 }
 
-/// What a bare name means.
+/// What a name means.
 #[derive(Debug)]
 struct Found {
     target: Target,
@@ -64,13 +64,8 @@ impl ViewResource {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Target, Status> {
-        match QualifiedName::parse(name) {
-            Some(qualified) => self.target(qualified.cluster, qualified.name),
-            None => {
-                let found = self.find(context, namespace, name).await?;
-                self.the_only_one(found)
-            }
-        }
+        let found = self.look_for(context, namespace, name).await?;
+        self.the_only_one(found)
     }
 
     /// The object that `name` means, for who only reads it: a cluster that cannot be asked is warned of.
@@ -83,15 +78,20 @@ impl ViewResource {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Target, Status> {
+        let found = self.look_for(context, namespace, name).await?;
+        for (cluster, status) in &found.not_asked {
+            context.warnings.add(not_looked_at(cluster, status));
+        }
+        Ok(found.target)
+    }
+
+    async fn look_for(&self, context: &RequestContext, namespace: Option<&str>, name: &str) -> Result<Found, Status> {
         match QualifiedName::parse(name) {
-            Some(qualified) => self.target(qualified.cluster, qualified.name),
-            None => {
-                let found = self.find(context, namespace, name).await?;
-                for (cluster, status) in &found.not_asked {
-                    context.warnings.add(not_looked_at(cluster, status));
-                }
-                Ok(found.target)
-            }
+            Some(qualified) => Ok(Found {
+                target: self.target(qualified.cluster, qualified.name)?,
+                not_asked: Vec::new(),
+            }),
+            None => self.find(context, namespace, name).await,
         }
     }
 
